@@ -1,0 +1,38 @@
+"""`tlmre`: the length-penalised reward of Arora & Zanette (arXiv 2502.04463)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attnpo.errors import AttnPOError
+from attnpo.rewards.rloo import as_groups
+
+
+def tlmre_rewards(lengths: Tensor, correct: Tensor, group_size: int, alpha: float = 0.2) -> Tensor:
+    """Rewards (N,) in float64: correctness, less the longer a response is among the group's correct ones.
+
+    Formula: `r = correct * (1 - alpha * sigmoid(z))`, `z = (L - mean) / (std + 1e-8)`; mean and population
+    std over the group's correct responses only. A lone correct response, or equal lengths, has z = 0; wrong
+    responses get 0.
+    Defaults: alpha .2 (AttnPO's published code); the method's own script has .1.
+    Source: arXiv 2502.04463; AttnPO's published code. Deviations: none.
+    lengths (N,) response tokens; correct (N,), 0 or 1; groups of `group_size` lie one after the other.
+    Raises AttnPOError for shapes that do not match, a correct that is not 0 or 1, and alpha outside [0, 1).
+    """
+    if not 0 <= alpha < 1:
+        raise AttnPOError(
+            f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one"
+        )
+    if lengths.shape != correct.shape:
+        raise AttnPOError(
+            f"lengths {tuple(lengths.shape)} and correct {tuple(correct.shape)} must have one shape"
+        )
+    length_PG = as_groups(lengths, group_size, "lengths")
+    correct_PG = as_groups(correct, group_size, "correct")
+    n_correct_P1 = correct_PG.sum(-1, keepdim=True).clamp(min=1)
+    mean_P1 = (length_PG * correct_PG).sum(-1, keepdim=True) / n_correct_P1
+    centred_PG = length_PG - mean_P1
+    std_P1 = ((centred_PG**2 * correct_PG).sum(-1, keepdim=True) / n_correct_P1).sqrt()
+    z_PG = centred_PG / (std_P1 + 1e-8)
+    return (correct_PG * (1 - alpha * torch.sigmoid(z_PG))).flatten()
