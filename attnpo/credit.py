@@ -57,9 +57,7 @@ class CreditConfig:
                 raise AttnPOError(f"{name} {getattr(self, name)} must be finite and not negative")
 
 
-def baseline_score(
-    group_accuracy: float, answer_tokens: int, total_tokens: int, exponent: float = 2.0
-) -> float:
+def baseline_score(group_accuracy: float, answer_tokens: int, total_tokens: int, exponent: float = 2.0) -> float:
     """S_base = p**exponent * |F| / total_tokens: a uniform head's step score, lowered on hard problems.
 
     group_accuracy: p in [0, 1]; answer_tokens: |F|; total_tokens: |q| + |o| in the published code, |o| alone
@@ -67,13 +65,9 @@ def baseline_score(
     Source: published code.
     """
     if not 0 <= group_accuracy <= 1:
-        raise AttnPOError(
-            f"group_accuracy {group_accuracy} is outside [0, 1]: pass correct responses / group size"
-        )
+        raise AttnPOError(f"group_accuracy {group_accuracy} is outside [0, 1]: pass correct responses / group size")
     if not 0 < answer_tokens <= total_tokens:
-        raise AttnPOError(
-            f"answer_tokens {answer_tokens} must be at least 1 and at most total_tokens {total_tokens}"
-        )
+        raise AttnPOError(f"answer_tokens {answer_tokens} must be at least 1 and at most total_tokens {total_tokens}")
     # The quotient first, as published: a score equal to the baseline must compare as equal.
     return group_accuracy**exponent * (answer_tokens / total_tokens)
 
@@ -113,9 +107,7 @@ def step_gammas(
     scores = step_scores.detach().double()
     if has_tokens is not None:
         if has_tokens.shape != scores.shape:
-            raise AttnPOError(
-                f"has_tokens {tuple(has_tokens.shape)} must match step_scores {tuple(scores.shape)}"
-            )
+            raise AttnPOError(f"has_tokens {tuple(has_tokens.shape)} must match step_scores {tuple(scores.shape)}")
         counted = has_tokens.to(device=scores.device, dtype=torch.bool)
     else:
         counted = torch.ones_like(scores, dtype=torch.bool)

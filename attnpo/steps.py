@@ -194,9 +194,7 @@ def _cut(thinking: str, phrase_set: PhraseSet) -> list[Step]:
         start, phrase = match.start(), match.group()
         kind = kinds[phrase]
         # The start of the text is no newline: a forward or backward phrase there opens nothing.
-        if kind in (StepKind.FORWARD, StepKind.BACKWARD) and not thinking.startswith(
-            "\n", start - 1 if start else 0
-        ):
+        if kind in (StepKind.FORWARD, StepKind.BACKWARD) and not thinking.startswith("\n", start - 1 if start else 0):
             continue
         if start == 0:
             opened.clear()
@@ -239,9 +237,7 @@ def align_steps(
     Raises AttnPOError for a negative id (a label mask, not a sample). Source: paper, "Definitions".
     """
     if len(ids) and min(ids) < 0:
-        raise AttnPOError(
-            f"token id {min(ids)} is negative: pass the sampled ids without masked or padded entries"
-        )
+        raise AttnPOError(f"token id {min(ids)} is negative: pass the sampled ids without masked or padded entries")
     pieces = [table[i] if i < len(table) else b"" for i in ids]
     ends = list(accumulate(map(len, pieces)))
     raw = b"".join(pieces)
@@ -259,9 +255,7 @@ def align_steps(
     escaped = raw[:tag_start].decode("utf-8", "surrogateescape")
     text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", escaped)
     steps = split_steps(text, phrases, min_chars, lone_trigger_chars)
-    step_ends = list(
-        accumulate(len(escaped[s.start : s.end].encode("utf-8", "surrogateescape")) for s in steps)
-    )
+    step_ends = list(accumulate(len(escaped[s.start : s.end].encode("utf-8", "surrogateescape")) for s in steps))
     step_of_token = [-1] * len(pieces)
     k = 0
     for n in range(n_thinking):
@@ -285,9 +279,7 @@ def token_bytes_table(tokenizer: Any) -> list[bytes]:
     """
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "get_added_tokens_decoder"):
-        raise AttnPOError(
-            f"{type(tokenizer).__name__} has no fast backend: load the tokenizer with use_fast=True"
-        )
+        raise AttnPOError(f"{type(tokenizer).__name__} has no fast backend: load the tokenizer with use_fast=True")
     decoders = _decoder_parts(backend)
     kinds = {part["type"] for part in decoders}
     if "ByteLevel" in kinds:

@@ -40,17 +40,12 @@ def test_readings_of_positive_attenuation():
     assert gammas_of([0.0125, 0.5], p=0.5) == pytest.approx([0.25 * 0.5 + 0.75, 1])
     assert gammas_of([0.0125, 0.5], p=0.5, reading="summary") == pytest.approx([0.25 * 0.5, 1])
     assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2) == pytest.approx([0.8 * 0.875 + 0.2, 1])
-    assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2, reading="summary") == pytest.approx(
-        [0.8 * 0.125 + 0.2, 1]
-    )
+    assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2, reading="summary") == pytest.approx([0.8 * 0.125 + 0.2, 1])
 
 
 @pytest.mark.parametrize(("reading", "opens_after"), [("published", 250), ("summary", 750)])
 def test_schedule_opens_strictly_after_its_step(reading, opens_after):
-    at = {
-        step: gammas_of([0.0, 1.0], p=0.75, step=step, reading=reading)[0]
-        for step in (opens_after, opens_after + 1)
-    }
+    at = {step: gammas_of([0.0, 1.0], p=0.75, step=step, reading=reading)[0] for step in (opens_after, opens_after + 1)}
     assert at[opens_after] == 1
     assert at[opens_after + 1] < 1
     assert gammas_of([0.0, 1.0], p=0.75, step=0, reading=reading, schedule=False)[0] < 1
@@ -68,9 +63,7 @@ def test_switches():
     assert gammas_of([0.01]) == [1]
     assert gammas_of([0.01], min_steps=1) == pytest.approx([0.1])
     # Without difficulty, p = 1/2 acts as p = 1 does in both powers, and still delays the schedule.
-    assert (
-        gammas_of([0.05, 0.2], p=0.5, difficulty=False) == gammas_of([0.05, 0.2]) == pytest.approx([0.5, 1])
-    )
+    assert gammas_of([0.05, 0.2], p=0.5, difficulty=False) == gammas_of([0.05, 0.2]) == pytest.approx([0.5, 1])
     assert gammas_of([0.05, 0.2], p=0.5, difficulty=False, step=500) == [1, 1]
 
 

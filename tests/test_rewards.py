@@ -24,9 +24,7 @@ def test_golden_vectors():
         rewards = tlmre_rewards(torch.tensor(v["lengths"]), torch.tensor(v["correct"]), size, v["alpha"])
         assert rewards.tolist() == pytest.approx(v["expected_reward"], abs=TOLERANCE), f"vector {i}"
         advantages = rloo_advantages(rewards, size)
-        assert advantages.tolist() == pytest.approx(v["expected_rloo_advantage"], abs=TOLERANCE), (
-            f"vector {i}"
-        )
+        assert advantages.tolist() == pytest.approx(v["expected_rloo_advantage"], abs=TOLERANCE), f"vector {i}"
 
 
 def test_golden_groups_laid_end_to_end():

@@ -21,9 +21,7 @@ assert len(LONG) >= 80
 
 
 def cut(text, *args, **kwargs):
-    return [
-        (text[s.start : s.end], StepKind(s.kind).name, s.trigger) for s in split_steps(text, *args, **kwargs)
-    ]
+    return [(text[s.start : s.end], StepKind(s.kind).name, s.trigger) for s in split_steps(text, *args, **kwargs)]
 
 
 @pytest.mark.skipif(not SEGMENTS.exists(), reason="golden/segments.json lies beside the checkout only")
@@ -201,11 +199,7 @@ def plain_split(text, phrase_set, min_chars=80, lone=15):
         can_right = bool(after) and kind(after[0]) != 4
         doubt_follows = len(after) > 1 and kind(after[0]) == 1
         is_lone = len(part[0]) - len(part[1] or "") <= lone
-        if (
-            kind(part) == 1
-            or (kind(part) == 2 and not doubt_follows)
-            or (not doubt_follows and is_lone and can_right)
-        ):
+        if kind(part) == 1 or (kind(part) == 2 and not doubt_follows) or (not doubt_follows and is_lone and can_right):
             right, left = can_right, False
         else:
             right, left = False, i > 0
@@ -231,14 +225,10 @@ texts = st.lists(bits, max_size=14).map("".join)
 
 
 @settings(max_examples=400, deadline=None)
-@given(
-    texts, st.sampled_from(["published", "corrected"]), st.sampled_from([1, 30, 80]), st.sampled_from([0, 15])
-)
+@given(texts, st.sampled_from(["published", "corrected"]), st.sampled_from([1, 30, 80]), st.sampled_from([0, 15]))
 def test_matches_the_plain_reference_and_tiles_the_text(text, phrase_set, min_chars, lone):
     steps = split_steps(text, phrase_set, min_chars, lone)
-    assert cut(text, phrase_set, min_chars, lone) == plain_split(
-        text, PHRASE_SETS[phrase_set], min_chars, lone
-    )
+    assert cut(text, phrase_set, min_chars, lone) == plain_split(text, PHRASE_SETS[phrase_set], min_chars, lone)
     assert "".join(text[s.start : s.end] for s in steps) == text
     assert all(s.start < s.end for s in steps)
 
@@ -311,9 +301,7 @@ def sentencepiece_like_tokenizer() -> Tokenizer:
     )
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens(["</s>"])
     tokenizer.add_tokens([AddedToken("▁▁", normalized=True)])
     return tokenizer

@@ -30,9 +30,7 @@ def rloo_advantages(rewards: Tensor, group_size: int) -> Tensor:
         raise AttnPOError(f"group_size {group_size} leaves no other response to compare with: use at least 2")
     if not rewards.isfinite().all():
         at = int((~rewards.isfinite()).nonzero()[0])
-        raise AttnPOError(
-            f"reward {rewards[at].item()} at index {at} is not finite: check the reward function"
-        )
+        raise AttnPOError(f"reward {rewards[at].item()} at index {at} is not finite: check the reward function")
     r_PG = as_groups(rewards, group_size, "rewards")
     # Sum of differences: rounding must not give equal rewards an advantage, for its sign chooses PA or NA.
     differences_PGG = r_PG[:, :, None] - r_PG[:, None, :]
@@ -50,7 +48,5 @@ def as_groups(values: Tensor, group_size: int, name: str) -> Tensor:
             "pass one dimension, a multiple of group_size"
         )
     if name == "correct" and not ((values == 0) | (values == 1)).all():
-        raise AttnPOError(
-            f"correct holds {values[(values != 0) & (values != 1)][0].item()}: pass 0 or 1 only"
-        )
+        raise AttnPOError(f"correct holds {values[(values != 0) & (values != 1)][0].item()}: pass 0 or 1 only")
     return values.reshape(-1, group_size).to(torch.float64)

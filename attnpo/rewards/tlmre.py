@@ -21,13 +21,9 @@ def tlmre_rewards(lengths: Tensor, correct: Tensor, group_size: int, alpha: floa
     Raises AttnPOError for shapes that do not match, a correct that is not 0 or 1, and alpha outside [0, 1).
     """
     if not 0 <= alpha < 1:
-        raise AttnPOError(
-            f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one"
-        )
+        raise AttnPOError(f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one")
     if lengths.shape != correct.shape:
-        raise AttnPOError(
-            f"lengths {tuple(lengths.shape)} and correct {tuple(correct.shape)} must have one shape"
-        )
+        raise AttnPOError(f"lengths {tuple(lengths.shape)} and correct {tuple(correct.shape)} must have one shape")
     length_PG = as_groups(lengths, group_size, "lengths")
     correct_PG = as_groups(correct, group_size, "correct")
     n_correct_P1 = correct_PG.sum(-1, keepdim=True).clamp(min=1)
