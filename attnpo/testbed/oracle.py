@@ -1,0 +1,78 @@
+"""Exact labels for each step of any trace of a testbed problem, sampled ones too.
+
+A step is essential if it is the first correct computation of a link of the chain ("solve"), or the one that repairs
+a slip ("repair"). Everything else could be left out without losing the answer: re-checks, detours, recaps, slips.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from attnpo.testbed.problems import Problem, apply
+
+ESSENTIAL = ("solve", "repair")
+REDUNDANT = ("recheck", "detour", "recap", "slip")
+LABELS = ESSENTIAL + REDUNDANT
+
+_EQUATION = re.compile(r"(\d+) ([+*-]) (\d+) = (\d+)")
+_DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
+_RECAP = re.compile(r"\s*(So|Okay, so|Thus|Therefore|Hence)\b")
+
+
+def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
+    """One of `LABELS` for each step, in order.
+
+    Args:
+        problem: the problem the trace answers.
+        step_texts: the texts of the steps, in the order of the trace.
+
+    A computation counts for a link only with the link's true operands (in either order for `+` and `*`) and once all
+    links before it are solved; a result that is false, or that builds on a false value, is a slip.
+    """
+    values = problem.values
+    solved = 0
+    slipped = False  # the next unsolved link has been computed wrongly
+    labels: list[str] = []
+    for text in step_texts:
+        label = ""
+        for left, op, right, claimed in _EQUATION.findall(text):
+            a, b, result = int(left), int(right), int(claimed)
+            is_next_link = solved < problem.chain and _is_link(a, op, b, problem.ops[solved], values[solved])
+            if is_next_link and result == values[solved + 1]:
+                label = "repair" if slipped else "solve"
+                solved, slipped = solved + 1, False
+            elif is_next_link:
+                slipped = True
+                label = label or "slip"
+            elif apply(a, op, b) != result or not _on_the_chain(a, op, b, problem, solved):
+                label = label or "slip"
+        if not label:
+            if _DETOUR.match(text):
+                label = "detour"
+            elif _RECAP.match(text):
+                label = "recap"
+            else:
+                label = "recheck"
+        labels.append(label)
+    return labels
+
+
+def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool:
+    if op != link[0]:
+        return False
+    return (a, b) == (value, link[1]) or (op in "+*" and (b, a) == (value, link[1]))
+
+
+def _on_the_chain(a: int, op: str, b: int, problem: Problem, solved: int) -> bool:
+    """Whether `a op b` says again, or checks backwards, one of the links solved so far."""
+    values = problem.values
+    for k in range(solved):
+        link_op, n = problem.ops[k]
+        if _is_link(a, op, b, problem.ops[k], values[k]):
+            return True
+        if link_op == "-" and op == "+" and n in (a, b) and values[k + 1] in (a, b):
+            return True
+        if link_op == "+" and op == "-" and (a, b) == (values[k + 1], n):
+            return True
+    return False

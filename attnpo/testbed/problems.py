@@ -1,0 +1,124 @@
+"""Chained arithmetic modulo 100: "Start with 72. Add 6. Times 9."
+
+A problem is a start value and 1 to 8 operations. Which split it belongs to is decided by a hash of its content, so
+no problem can be in two splits, whatever its wording. Within a split the problems are drawn by a fixed seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from attnpo.errors import AttnPOError
+
+MODULUS = 100
+OPERATIONS = ("+", "-", "*")
+OPERANDS = range(2, 10)
+TRAINING_CHAINS = range(1, 7)
+"""Chain lengths (number of operations) of train, validation and test."""
+SHIFTED_CHAINS = range(5, 9)
+"""Chain lengths of the shifted test: it goes past what training shows, in a wording rare in fine-tuning."""
+
+SIZES = {"train": 12_000, "validation": 300, "test": 300, "shifted": 200}
+_BUCKETS = {"train": range(80), "validation": range(80, 90), "test": range(90, 100), "shifted": range(90, 100)}
+_SEEDS = {"train": 11, "validation": 12, "test": 13, "shifted": 14}
+
+_PLAIN = {"+": "Add {n}.", "-": "Take away {n}.", "*": "Times {n}."}
+_VERBOSE = {"+": "increase it by {n}", "-": "lower it by {n}", "*": "multiply it by {n}"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: `start` in 0..99, `ops` as (operation, operand) pairs, `wording` "plain" or "verbose"."""
+
+    start: int
+    ops: tuple[tuple[str, int], ...]
+    wording: str = "plain"
+
+    @property
+    def id(self) -> str:
+        """A stable name that states the content, such as `72+6*9`; verbose ones end in `v`."""
+        chain = "".join(f"{op}{n}" for op, n in self.ops)
+        return f"{self.start}{chain}{'v' if self.wording == 'verbose' else ''}"
+
+    @property
+    def chain(self) -> int:
+        """Chain length: the number of operations."""
+        return len(self.ops)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The true value before the first and after each operation: `chain + 1` integers in 0..99."""
+        values = [self.start]
+        for op, n in self.ops:
+            values.append(apply(values[-1], op, n))
+        return tuple(values)
+
+    @property
+    def answer(self) -> str:
+        """The last value, as text."""
+        return str(self.values[-1])
+
+    @property
+    def text(self) -> str:
+        """What the model is asked."""
+        if self.wording == "plain":
+            return " ".join([f"Start with {self.start}.", *(_PLAIN[op].format(n=n) for op, n in self.ops)])
+        steps = ", then ".join(_VERBOSE[op].format(n=n) for op, n in self.ops)
+        return f"Take {self.start}, then {steps}."
+
+
+def apply(value: int, op: str, n: int) -> int:
+    """`value op n` modulo 100."""
+    if op == "+":
+        return (value + n) % MODULUS
+    if op == "-":
+        return (value - n) % MODULUS
+    if op == "*":
+        return value * n % MODULUS
+    raise AttnPOError(f"unknown operation {op!r}; the testbed knows {', '.join(OPERATIONS)}")
+
+
+def bucket(problem: Problem) -> int:
+    """Hash of the content (not of the wording) into 0..99; the splits own disjoint ranges of it."""
+    key = f"{problem.start}|{problem.ops}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
+
+
+def sample(rng: random.Random, split: str, chain: int, wording: str = "plain") -> Problem:
+    """A random problem of `split` with `chain` operations."""
+    while True:
+        ops = tuple((rng.choice(OPERATIONS), rng.choice(OPERANDS)) for _ in range(chain))
+        problem = Problem(rng.randrange(MODULUS), ops, wording)
+        if bucket(problem) in _BUCKETS[split]:
+            return problem
+
+
+def load(split: str) -> list[Problem]:
+    """The problems of a split, always the same, no two alike, chain lengths in equal parts.
+
+    Args:
+        split: "train", "validation", "test" or "shifted" (longer chains, verbose wording).
+    """
+    if split not in SIZES:
+        raise AttnPOError(f"the testbed has no split {split!r}; choose one of {', '.join(SIZES)}")
+    chains = SHIFTED_CHAINS if split == "shifted" else TRAINING_CHAINS
+    wording = "verbose" if split == "shifted" else "plain"
+    rng = random.Random(_SEEDS[split])
+    found: dict[str, Problem] = {}
+    per_chain = dict.fromkeys(chains, 0)
+    for position in range(SIZES[split]):
+        chain = chains[position % len(chains)]
+        if per_chain[chain] >= _distinct_problems(chain) // 2:  # single operations run out of distinct problems
+            chain = chains[-1]
+        problem = sample(rng, split, chain, wording)
+        while problem.id in found:
+            problem = sample(rng, split, chain, wording)
+        found[problem.id] = problem
+        per_chain[chain] += 1
+    return list(found.values())
+
+
+def _distinct_problems(chain: int) -> int:
+    return MODULUS * (len(OPERATIONS) * len(OPERANDS)) ** chain
