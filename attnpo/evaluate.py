@@ -1,0 +1,116 @@
+"""Evaluate a model through lm-eval, in this process, and keep every sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpo.errors import AttnPOError
+from attnpo.lm_eval_hook import tasks_folder
+from attnpo.results import atomic_write_jsonl
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+def run_eval(
+    model_path: str,
+    tasks: list[str],
+    out_dir: Path,
+    *,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    batch_size: int,
+    seed: int,
+    limit: int | None = None,
+) -> Path:
+    """Sample responses of a model to the problems of our tasks and write a line a response.
+
+    Args:
+        model_path: a folder or hub name that `transformers` loads; its tokenizer's chat template is applied.
+        tasks: names of tasks or groups, such as `attnpo_testbed`.
+        out_dir: where `samples.jsonl` goes; it appears whole or not at all.
+        samples: k, responses a problem.
+        temperature: 0 is greedy decoding.
+        top_p: nucleus; no top-k cut is made.
+        max_tokens: budget of a response, in tokens.
+        batch_size: responses generated at once.
+        seed: of sampling.
+        limit: take the first so many problems of each task; None takes all.
+
+    Returns:
+        Path of the file. Its lines hold task, problem_id, k, text, correct, parse_failed, reason,
+        think_tags, tokens {total, thinking, answer}, finish, counted, meta {chain}, steps (by oracle label,
+        and sums).
+
+    Raises:
+        AttnPOError: a task is not one of ours, a number makes no sense, or the budget exceeds the model.
+    """
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    if samples < 1 or max_tokens < 1 or batch_size < 1 or temperature < 0:
+        raise AttnPOError(
+            f"samples, max_tokens and batch_size must be >= 1 and temperature >= 0, "
+            f"not {samples}, {max_tokens}, {batch_size}, {temperature}"
+        )
+    # Without lm-eval's own tasks: reading their thousands of files takes longer than our evaluation.
+    manager = TaskManager(include_path=tasks_folder(), include_defaults=False)
+    loaded = _load(manager, tasks)
+    generation = {
+        "do_sample": temperature > 0,
+        "temperature": float(temperature),
+        "top_p": top_p,
+        "top_k": 0,
+        "max_gen_toks": max_tokens,
+    }
+    for task in loaded.values():
+        task.set_config(key="repeats", value=samples)
+        task.set_config(key="generation_kwargs", value=generation, update=True)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # An absolute path cannot be taken for a hub name.
+    pretrained = str(Path(model_path).resolve()) if Path(model_path).is_dir() else model_path
+    # On a CPU, sdpa is the slower of the two for the single query row of a decoding step.
+    backend = {"attn_implementation": "eager"} if device == "cpu" else {}
+    model = HFLM(pretrained=pretrained, batch_size=batch_size, device=device, **backend)
+    if model.max_length <= max_tokens:
+        raise AttnPOError(f"a budget of {max_tokens} tokens leaves no room in the model's {model.max_length}; lower it")
+    results: Any = lm_eval.simple_evaluate(
+        model=model,
+        tasks=list(loaded.values()),
+        task_manager=manager,
+        limit=limit,
+        apply_chat_template=bool(getattr(model.tokenizer, "chat_template", None)),
+        bootstrap_iters=0,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
+    )
+    lines = [line for name in loaded for line in _lines(name, results["samples"][name])]
+    path = Path(out_dir) / SAMPLES_FILE
+    atomic_write_jsonl(path, lines)
+    return path
+
+
+def _load(manager: Any, names: list[str]) -> dict[str, Any]:
+    known = set(manager.all_tasks)
+    if unknown := [name for name in names if name not in known]:
+        ours = sorted(name for name in known if name.startswith("attnpo_"))
+        raise AttnPOError(f"there is no task {unknown[0]!r}; ours are {', '.join(ours)}")
+    return manager.load(list(names))["tasks"]
+
+
+def _lines(task: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    lines = []
+    for document in documents:
+        doc = document["doc"]
+        meta = {key: doc[key] for key in ("chain",) if key in doc}
+        for k, response in enumerate(document["responses"]):
+            lines.append({"task": task, "problem_id": doc["id"], "k": k, **response, "meta": meta})
+    return lines

@@ -1,0 +1,406 @@
+"""Results on disk: runs with manifests under `raw/`, and tables derived from them.
+
+    results/<profile>/raw/<run_id>/manifest.json    what determined the run, and what it ran on
+    results/<profile>/raw/<run_id>/samples.jsonl    (eval) a line per sample
+    results/<profile>/raw/<run_id>/model, log.jsonl (train), heads.json (probe)
+    results/<profile>/derived/*.csv                 a pure function of raw/
+
+A run is finished once its manifest says so and all its outputs are there; the manifest is the last file that
+is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attnpo.errors import AttnPOError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+State = Literal["absent", "unfinished", "finished"]
+
+_PACKAGES = [
+    "attnpo",
+    "torch",
+    "transformers",
+    "trl",
+    "lm_eval",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "math-verify",
+    "numpy",
+    "pandas",
+]
+_LOCK_SECONDS = 10.0  # a job whose runner was killed takes a moment to die
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def run_id(spec: Mapping[str, Any]) -> str:
+    """Name of the run that `spec` determines: a readable prefix and 12 hex digits of the spec's SHA-256."""
+    digest = hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:12]
+    words = [spec["kind"], spec.get("method"), f"s{spec['seed']}"]
+    return "-".join(str(w) for w in [*words, digest] if w is not None)
+
+
+def sha256_files(paths: Iterable[Path]) -> str:
+    """One SHA-256 over names and contents of the files, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(path.name.encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write beside `path`, flush to disk, rename: a reader sees the old text or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """`atomic_write_text` of indented JSON."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """`atomic_write_text` of one JSON value a line."""
+    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The values of a JSON-lines file.
+
+    Raises:
+        AttnPOError: a line that is not JSON, named by its number.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise AttnPOError(
+                    f"{path}:{number}: not JSON ({error.msg}); delete {path.parent} and run again"
+                ) from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """One computation and its folder. `spec` is what determines it; its hash names the folder."""
+
+    folder: Path
+    spec: dict[str, Any]
+
+    @staticmethod
+    def at(results_dir: Path, spec: dict[str, Any]) -> Run:
+        """The run that `spec` determines under `results_dir` (results/<profile>), there or not yet."""
+        return Run(results_dir / "raw" / run_id(spec), json.loads(canonical_json(spec)))
+
+    @property
+    def id(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest, None if there is none.
+
+        Raises:
+            AttnPOError: it is not JSON, or it was written for another spec.
+        """
+        path = self.folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["spec"] != self.spec:
+                raise AttnPOError(f"{path}: written for another run; delete {self.folder} and run again")
+            return manifest
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+            raise AttnPOError(f"{path}: not a manifest ({error}); delete {self.folder} and run again") from error
+
+    def state(self) -> State:
+        """How far it is.
+
+        `finished`: done, all outputs there. `unfinished`: begun. `absent`: neither, or (in a fresh clone) the
+        manifest alone without the outputs it lists.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            return "absent"
+        if manifest.get("finished") is None:
+            return "unfinished"
+        complete = all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == output["bytes"]
+            for name, output in manifest["outputs"].items()
+        )
+        return "finished" if complete else "absent"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's lock file; released by the system when the process dies, however it dies.
+
+        Raises:
+            AttnPOError: another live process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise AttnPOError(
+                            f"{self.folder}: another process computes this run; wait or stop it"
+                        ) from None
+                    time.sleep(0.1)
+            yield
+
+    def compute(self, command: str, work: Callable[[Path], Iterable[Path]], context: Mapping[str, Any]) -> bool:
+        """Do the run unless it is finished; False if there was nothing to do.
+
+        Args:
+            command: how to do it again, for the manifest.
+            work: given the folder, does it (or goes on with it) and returns its output files, inside it.
+            context: more for the manifest, e.g. profile and input hashes.
+
+        Raises:
+            AttnPOError: another live process computes it.
+        """
+        with self.lock():
+            before = self.manifest()
+            state = self.state()
+            if state == "finished":
+                return False
+            now = _now()
+            manifest: dict[str, Any] = {
+                "run_id": self.id,
+                **context,
+                "spec": self.spec,
+                "command": command,
+                "git": git_state(),
+                "versions": package_versions(),
+                "device": device(),
+                "started": now,
+                "resumed": [],
+                "finished": None,
+                "wall_seconds": 0.0,
+                "outputs": {},
+            }
+            if state == "unfinished" and before is not None:
+                manifest["started"] = before["started"]
+                manifest["resumed"] = [*before["resumed"], now]
+                manifest["wall_seconds"] = before["wall_seconds"] + self._seconds_of_last_attempt(before)
+            atomic_write_json(self.folder / "manifest.json", manifest)
+            begin = time.monotonic()
+            outputs = list(work(self.folder))
+            manifest["device"] = device()  # torch is loaded by now: an accelerator shows
+            manifest["finished"] = _now()
+            manifest["wall_seconds"] = round(manifest["wall_seconds"] + time.monotonic() - begin, 2)
+            manifest["outputs"] = {
+                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(outputs)
+            }
+            atomic_write_json(self.folder / "manifest.json", manifest)
+            return True
+
+    def _seconds_of_last_attempt(self, manifest: dict[str, Any]) -> float:
+        """Seconds a killed attempt is known to have worked: to the last file it wrote."""
+        begun = datetime.fromisoformat([manifest["started"], *manifest["resumed"]][-1]).timestamp()
+        skip = {".lock", "job.log"}  # touched by the new attempt
+        last = max(p.stat().st_mtime for p in self.folder.rglob("*") if p.is_file() and p.name not in skip)
+        return round(max(0.0, last - begun), 2)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout the package runs from and whether anything but results/ differs from it; None
+    where it is no git checkout."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--", ".", ":!results")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a number; None if not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def device() -> dict[str, Any]:
+    """What the run computes on: processor name, usable cores, threads, accelerator (once torch is loaded)."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    torch = sys.modules.get("torch")
+    accelerator = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "accelerator": accelerator,
+    }
+
+
+# raw -> derived
+
+COUNTS = [
+    *("n", "correct", "parse_failed", "missing_think_end", "truncated"),
+    *("tokens", "thinking_tokens", "answer_tokens", "correct_tokens"),
+]
+"""Columns of problems.csv that every sample has: sums over the samples of a problem."""
+
+
+def derive(results_dir: Path, runs: Iterable[Run]) -> None:
+    """Write `derived/*.csv` from the finished ones of `runs`: runs, problems, metrics, curves.
+
+    Raises:
+        AttnPOError: a raw file that cannot be read.
+    """
+    finished = [run for run in runs if run.state() == "finished"]
+    evals = [run for run in finished if run.spec["kind"] == "eval"]
+    trains = [run for run in finished if run.spec["kind"] == "train"]
+    problems = problem_table((run, read_jsonl(run.folder / "samples.jsonl")) for run in evals)
+    tables = {
+        "runs": run_table(finished),
+        "problems": problems,
+        "metrics": metric_table(problems),
+        "curves": curve_table((run, read_jsonl(run.folder / "log.jsonl")) for run in trains),
+    }
+    for name, table in tables.items():
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        atomic_write_text(results_dir / "derived" / f"{name}.csv", text)
+
+
+def run_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """A row per finished run: kind, method, seed, run_id, wall_seconds."""
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        manifest = run.manifest()
+        assert manifest is not None
+        row = {key: run.spec.get(key) for key in ("kind", "method", "seed")}
+        rows.append({**row, "run_id": run.id, "wall_seconds": manifest["wall_seconds"]})
+    return pd.DataFrame(rows, columns=["kind", "method", "seed", "run_id", "wall_seconds"])
+
+
+def problem_table(samples: Iterable[tuple[Run, Iterable[Mapping[str, Any]]]]) -> pd.DataFrame:
+    """A row per (method, seed, task, problem): `COUNTS` and one column a step label, summed over its samples.
+
+    Args:
+        samples: eval runs with the lines of their samples.jsonl.
+    """
+    import pandas as pd
+
+    rows = []
+    for run, lines in samples:
+        for sample in lines:
+            truncated, tokens = sample["finish"] == "length", sample["tokens"]
+            rows.append(
+                {
+                    "method": run.spec["method"],
+                    "seed": run.spec["seed"],
+                    "task": sample["task"],
+                    "problem_id": str(sample["problem_id"]),
+                    "chain": sample.get("meta", {}).get("chain"),
+                    "n": 1,
+                    "correct": int(sample["correct"]),
+                    "parse_failed": int(sample["parse_failed"]),
+                    "missing_think_end": int(sample["think_tags"] == 0),
+                    "truncated": int(truncated),
+                    "tokens": tokens["total"],
+                    "thinking_tokens": tokens["thinking"],
+                    "answer_tokens": tokens["answer"],
+                    "correct_tokens": tokens["total"] if sample["correct"] else 0,
+                    **{f"steps_{label}": count for label, count in (sample.get("steps") or {}).items()},
+                }
+            )
+    keys = ["method", "seed", "task", "problem_id", "chain"]
+    if not rows:
+        return pd.DataFrame(columns=[*keys, *COUNTS])
+    table = pd.DataFrame(rows)
+    summed = table.groupby(keys, sort=False, dropna=False).sum()
+    return summed.astype(int).reset_index()
+
+
+def metric_table(problems: pd.DataFrame) -> pd.DataFrame:
+    """A row per (method, seed, task, chain), chain "all" included: shares and means over the responses."""
+    import pandas as pd
+
+    keys = ["method", "seed", "task", "chain"]
+    if problems.empty:
+        return pd.DataFrame(columns=[*keys, "problems", "n", "accuracy"])
+    both = pd.concat([problems.assign(chain="all"), problems[problems["chain"].notna()]])
+    numbers = [c for c in problems.columns if c in COUNTS or c.startswith("steps_")]
+    groups = both.groupby(keys, sort=False)
+    sums = groups[numbers].sum()
+    table = pd.DataFrame({"problems": groups.size(), "n": sums["n"], "accuracy": sums["correct"] / sums["n"]})
+    table["tokens_of_correct"] = sums["correct_tokens"] / sums["correct"].where(sums["correct"] > 0)
+    for name in numbers:
+        if name not in ("n", "correct", "correct_tokens"):
+            table[name] = sums[name] / sums["n"]
+    return table.reset_index()
+
+
+def curve_table(logs: Iterable[tuple[Run, Iterable[Mapping[str, Any]]]]) -> pd.DataFrame:
+    """A row per (method, seed, step) with every number that training logged, without its closing summary."""
+    import pandas as pd
+
+    rows = []
+    for run, lines in logs:
+        for line in lines:
+            if "train_runtime" in line:
+                continue
+            numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+            rows.append({"method": run.spec["method"], "seed": run.spec["seed"], **numbers})
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", "seed", "step"])

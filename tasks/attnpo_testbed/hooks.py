@@ -1,0 +1,85 @@
+"""Python side of the lm-eval task `attnpo_testbed`. Loading it switches exact token counts on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import datasets
+
+from attnpo import lengths
+from attnpo.responses import describe, summarise, thinking_part
+from attnpo.rewards.correctness import Grader
+from attnpo.steps import split_steps
+from attnpo.testbed import MODEL_DIR, oracle, problems
+
+lengths.install()
+_grader = Grader()
+
+
+def load_test(**_: Any) -> dict[str, datasets.Dataset]:
+    """The problems of the test split; lm-eval passes its metadata along, which is not used."""
+    return {"test": _dataset("test")}
+
+
+def load_shifted(**_: Any) -> dict[str, datasets.Dataset]:
+    """The problems of the shifted test: longer chains, another wording."""
+    return {"test": _dataset("shifted")}
+
+
+def _dataset(split: str) -> datasets.Dataset:
+    return datasets.Dataset.from_list(
+        [
+            {"id": p.id, "text": p.text, "answer": p.answer, "chain": p.chain, "split": split}
+            for p in problems.load(split)
+        ]
+    )
+
+
+@lru_cache
+def _by_id(split: str) -> dict[str, problems.Problem]:
+    return {problem.id: problem for problem in problems.load(split)}
+
+
+@lru_cache
+def _tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(MODEL_DIR)
+
+
+def count_steps(problem: problems.Problem, thinking: str) -> dict[str, int]:
+    """Steps of a trace by the oracle: how many essential and redundant ones, and of each label."""
+    texts = [thinking[step.start : step.end] for step in split_steps(thinking, "corrected", min_chars=1)]
+    labels = Counter(oracle.label_steps(problem, texts))
+    sums = {
+        "essential": sum(labels[label] for label in oracle.ESSENTIAL),
+        "redundant": sum(labels[label] for label in oracle.REDUNDANT),
+    }
+    return sums | {label: labels[label] for label in oracle.LABELS}
+
+
+def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
+    """Metrics of one problem from its k responses (`filter: []` keeps all of them)."""
+    (responses,) = results
+    problem = _by_id(doc["split"])[doc["id"]]
+    records = []
+    for text, grade in zip(responses, _grader.grade(responses, [doc["answer"]] * len(responses)), strict=True):
+        tokenizer = None if isinstance(text, lengths.Generation) else _tokenizer()
+        record = describe(text, grade, tokenizer)
+        record["steps"] = count_steps(problem, thinking_part(text))
+        records.append(record)
+    return summarise(records)
+
+
+def mean_of_correct(pairs: list[list[float]]) -> float:
+    """Mean tokens of all correct responses from [sum, number] pairs; NaN if none is correct."""
+    number = sum(pair[1] for pair in pairs)
+    return sum(pair[0] for pair in pairs) / number if number else math.nan
+
+
+def number_of_responses(records: list[list[dict[str, Any]]]) -> int:
+    """How many responses the figures rest on."""
+    return sum(map(len, records))

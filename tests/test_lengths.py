@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnpo.lengths import Generation, TokenCounts, count_tokens, cut_at_end
+from attnpo.responses import describe, summarise, thinking_part
+from attnpo.rewards.correctness import Grade
+
+TABLE = [b"", b"a", b"</think>", b"</th", b"ink>", b">b", b"</think", b"\xe2\x82", b"\xac", b"<|end|>"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([1, 1, 2, 1, 9], (5, 2, 2)),
+        ([2, 9], (2, 0, 1)),
+        ([1, 2], (2, 1, 0)),
+        ([], (0, 0, 0)),
+        ([1, 1], (2, 2, 0)),
+        ([1, 3, 4, 1, 1], (5, 1, 2)),  # the tag in two tokens
+        ([1, 6, 5, 1], (4, 1, 1)),  # its end shared with the answer's first letter
+        ([1, 2, 1, 2, 1], (5, 1, 3)),  # the first of two tags parts the response
+        ([7, 8, 2, 1], (4, 2, 1)),  # a character over two tokens
+        ([1, 0, 2, 99, 1], (5, 2, 2)),  # ids without bytes, one of them beyond the table
+    ],
+)
+def test_count_tokens(ids: list[int], expected: tuple[int, int, int]) -> None:
+    assert count_tokens(ids, TABLE) == TokenCounts(*expected)
+
+
+@given(st.lists(st.integers(0, 12), max_size=30))
+def test_parts_never_exceed_the_total(ids: list[int]) -> None:
+    total, thinking, answer = count_tokens(ids, TABLE)
+    assert total == len(ids)
+    assert thinking + answer <= total
+    assert (thinking == total) == (b"</think>" not in b"".join(TABLE[i] for i in ids if i < 10))
+
+
+@pytest.mark.parametrize(
+    ("row", "ids", "finish"),
+    [
+        ([1, 2, 9, 0, 0], [1, 2, 9], "stop"),
+        ([1, 2, 3], [1, 2, 3], "length"),
+        ([9, 9, 9], [9], "stop"),  # padding is the end token itself
+        ([1, 8, 9], [1, 8], "stop"),  # a model with two end tokens
+        ([0, 1, 9], [0, 1, 9], "stop"),  # a sampled padding token was generated, so it counts
+    ],
+)
+def test_cut_at_end(row: list[int], ids: list[int], finish: str) -> None:
+    assert cut_at_end(row, {8, 9}) == (ids, finish)
+
+
+def test_a_generation_is_a_string_that_survives_pickle_and_json() -> None:
+    generation = Generation.make("a</think>b", [1, 2, 9], "stop", TokenCounts(3, 1, 1))
+    copy = pickle.loads(pickle.dumps(generation))
+    assert copy == generation == "a</think>b"
+    assert (copy.finish, copy.counts) == ("stop", (3, 1, 1))
+    np.testing.assert_array_equal(copy.ids, [1, 2, 9])
+    assert json.loads(json.dumps([generation])) == ["a</think>b"]
+
+
+RIGHT = Grade(True, False, "5", "equal")
+WRONG = Grade(False, True, None, "no_box")
+
+
+def test_describe_takes_the_counts_of_a_generation() -> None:
+    generation = Generation.make("a</think>b", [1, 2, 1, 9], "length", TokenCounts(4, 1, 2))
+    assert describe(generation, RIGHT, None) == {
+        "text": "a</think>b",
+        "correct": True,
+        "parse_failed": False,
+        "reason": "equal",
+        "think_tags": 1,
+        "tokens": {"total": 4, "thinking": 1, "answer": 2},
+        "finish": "length",
+        "counted": "generated",
+    }
+
+
+def test_summarise() -> None:
+    def record(total: int, grade: Grade, tags: int, finish: str | None) -> dict:
+        text = "a" + "</think>" * tags
+        if finish is None:
+            return {**record(total, grade, tags, "stop"), "finish": None, "counted": "retokenized"}
+        generation = Generation.make(text, [1] * total, finish, TokenCounts(total, total - 3, 2))
+        return {**describe(generation, grade, None), "steps": {"essential": 2, "redundant": total}}
+
+    records = [record(10, RIGHT, 1, "stop"), record(20, RIGHT, 1, "stop"), record(60, WRONG, 0, "length")]
+    figures = summarise(records)
+    assert figures.pop("responses") == records
+    assert figures.pop("correct_tokens") == [30, 2]
+    assert figures == pytest.approx(
+        {
+            "avg@k": 2 / 3,
+            "pass@k": 1.0,
+            "tokens": 30,
+            "thinking_tokens": 27,
+            "answer_tokens": 2,
+            "truncated": 1 / 3,
+            "missing_think_end": 1 / 3,
+            "parse_failed": 1 / 3,
+            "retokenized": 0,
+            "essential_steps": 2,
+            "redundant_steps": 30,
+        }
+    )
+    unknown = summarise([record(10, WRONG, 1, None), records[0]])
+    assert np.isnan(unknown["truncated"])
+    assert unknown["retokenized"] == 0.5
+    assert "essential_steps" not in summarise([{k: v for k, v in records[0].items() if k != "steps"}])
+
+
+def test_thinking_part_of_a_truncated_response_is_all_of_it() -> None:
+    assert thinking_part("a</think>b</think>c") == "a"
+    assert thinking_part("a") == "a"
