@@ -1,0 +1,97 @@
+"""Models and tokenizers from a profile, and plain batched sampling with transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from attnpo.errors import AttnPOError
+from attnpo.testbed import MODEL_DIR
+
+
+def model_path(model: str) -> str:
+    """The folder or hub id behind a profile's `model`; `testbed` is the embedded one.
+
+    Raises:
+        AttnPOError: the embedded weights are not there.
+    """
+    if model != "testbed":
+        return model
+    if not (MODEL_DIR / "model.safetensors").is_file():
+        raise AttnPOError(f"{MODEL_DIR}: the embedded model is missing; run `bash reproduce/testbed.sh`")
+    return str(MODEL_DIR)
+
+
+def load_model(model: str, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (in its own dtype, on the GPU if there is one) and tokenizer, padding on the left.
+
+    Raises:
+        AttnPOError: it cannot be loaded; the line says why.
+    """
+    path = model_path(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
+        loaded = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype="auto")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise AttnPOError(f"model {model!r} could not be loaded ({reason}); check name, path and network") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        raise AttnPOError(f"model {model!r} has no chat template; choose one whose tokenizer has it")
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    return loaded.to(device), tokenizer
+
+
+def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The response as text: think tags kept even where they are special tokens, end-of-sequence and padding cut."""
+    end = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    kept = list(ids)
+    while kept and kept[-1] in end:
+        kept.pop()
+    return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    top_p: float = 1.0,
+) -> tuple[list[list[int]], list[list[int]]]:
+    """One sampled response to each of N user turns, in one batch.
+
+    Returns:
+        prompt ids and response ids, N lists each, without padding; a response keeps its end-of-sequence token.
+    """
+    conversations = [[{"role": "user", "content": text}] for text in texts]
+    batch: Any = tokenizer.apply_chat_template(
+        conversations, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    model.eval()
+    output = model.generate(  # type: ignore[operator]
+        **inputs,
+        do_sample=True,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=0,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    stops = model.generation_config.eos_token_id
+    ends = set(stops if isinstance(stops, list) else [stops, tokenizer.eos_token_id])
+    width = inputs["input_ids"].shape[1]
+    prompts, responses = [], []
+    for row, mask in zip(output.tolist(), inputs["attention_mask"].tolist(), strict=True):
+        prompts.append([token for token, seen in zip(row[:width], mask, strict=True) if seen])
+        ids = row[width:]
+        stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+        responses.append(ids[: stop + 1])
+    return prompts, responses

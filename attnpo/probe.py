@@ -1,0 +1,176 @@
+"""The probe's errand: sample responses, label their steps, score them with every head, rank the heads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from attnpo.attention import Head, all_heads, attention_received, step_scores
+from attnpo.data import Item, load_items
+from attnpo.errors import AttnPOError
+from attnpo.generation import load_model, sample, text_of
+from attnpo.heads import HeadRanking, step_ranking_accuracy
+from attnpo.labels import LABELERS
+from attnpo.profile import Profile
+from attnpo.results import atomic_write_jsonl, read_jsonl
+from attnpo.rewards.correctness import Grader
+from attnpo.steps import TokenSteps, align_steps, token_bytes_table
+
+logger = logging.getLogger(__name__)
+
+SCORING_BATCH = 16
+"""Responses a forward pass of the scoring takes."""
+
+
+def run_probe(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
+    """Rank every head of the profile's model by Step Ranking Accuracy over correct sampled responses.
+
+    Args:
+        profile: its sections `model`, `data`, `steps` and `probe`.
+        out_dir: gets `heads.json`, `samples/*.jsonl` (a file a batch; a killed probe goes on after the last one) and
+            `figures/heads.{png,svg}`.
+        seed: of the sampling.
+
+    Returns:
+        the path of heads.json.
+
+    Raises:
+        AttnPOError: no labels for the profile's data, or no correct response with steps of both kinds.
+    """
+    if profile.data not in LABELERS:
+        raise AttnPOError(f"no step labels for data {profile.data!r}; labels are known for {', '.join(LABELERS)}")
+    model, tokenizer = load_model(profile.model, profile.revision)
+    items = load_items(profile.data, profile.probe.split)[: profile.probe.problems]
+    by_id = {item.id: item for item in items}
+    samples = sample_responses(profile, model, tokenizer, items, out_dir / "samples", seed)
+    correct = [(by_id[s["problem_id"]], s["prompt_ids"], s["response_ids"]) for s in samples if s["correct"]]
+    logger.info("%d of %d responses are correct", len(correct), len(samples))
+    scores, labels = score_responses(profile, model, tokenizer, correct)
+    if not scores:
+        raise AttnPOError(
+            f"none of {len(correct)} correct responses has essential and redundant steps; raise probe.problems or "
+            "probe.samples, or check steps.phrases and steps.min_chars"
+        )
+    ranking = HeadRanking.of(
+        step_ranking_accuracy(scores, labels, n_resamples=profile.probe.bootstrap, seed=seed),
+        all_heads(model),
+        model=profile.model,
+        revision=profile.revision,
+        phrase_set=profile.steps.phrases,
+        min_chars=profile.steps.min_chars,
+        label_source=f"{profile.data} oracle",
+    )
+    ranking.save(out_dir / "heads.json")
+    from attnpo.report import figures
+
+    (out_dir / "figures").mkdir(exist_ok=True)
+    figures.heads_heatmap(ranking, out_dir / "figures" / "heads")
+    best = ", ".join(f"({h.layer}, {h.head}) {h.sra:.3f} [{h.low:.3f}, {h.high:.3f}]" for h in ranking.best(5))
+    logger.info("Step Ranking Accuracy over %d pairs, best heads: %s", ranking.n_pairs, best)
+    return out_dir / "heads.json"
+
+
+def sample_responses(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: list[Item],
+    folder: Path,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """`probe.samples` graded responses to each item, a file a batch in `folder`; files that are there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    turns = [item for item in items for _ in range(profile.probe.samples)]
+    size = profile.probe.batch_size
+    rows: list[dict[str, Any]] = []
+    with Grader() as grader:
+        for start in track(range(0, len(turns), size), description="sampling"):
+            path = folder / f"{start // size:05d}.jsonl"
+            if not path.is_file():
+                batch = turns[start : start + size]
+                torch.manual_seed(seed * 1_000_003 + start)
+                prompts, responses = sample(
+                    model,
+                    tokenizer,
+                    [item.text for item in batch],
+                    temperature=profile.probe.temperature,
+                    max_new_tokens=profile.probe.max_completion_tokens,
+                )
+                grades = grader.grade([text_of(ids, tokenizer) for ids in responses], [i.answer for i in batch])
+                atomic_write_jsonl(
+                    path,
+                    [
+                        {"problem_id": item.id, "correct": g.correct, "prompt_ids": p, "response_ids": r}
+                        for item, g, p, r in zip(batch, grades, prompts, responses, strict=True)
+                    ],
+                )
+            rows.extend(read_jsonl(path))
+    return rows
+
+
+def score_responses(
+    profile: Profile,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: list[tuple[Item, list[int], list[int]]],
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Scores and labels of the responses that have both essential and redundant steps.
+
+    Args:
+        responses: (item, prompt ids, response ids) each.
+
+    Returns:
+        step scores of every head, (H, K) each, and whether each step is essential, (K,) bool; steps without tokens
+        are left out.
+    """
+    table = token_bytes_table(tokenizer)
+    label = LABELERS[profile.data]
+    chosen: list[tuple[list[int], list[int], TokenSteps, torch.Tensor]] = []
+    for item, prompt, response in responses:
+        settings = profile.steps
+        steps = align_steps(response, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
+        if steps is None:
+            continue
+        essential = torch.tensor(label(item, [steps.text[s.start : s.end] for s in steps.steps]))
+        if essential.any() and not essential.all():
+            chosen.append((prompt, response, steps, essential))
+    chosen.sort(key=lambda row: len(row[0]) + len(row[1]))  # little padding in a batch
+    heads = all_heads(model)
+    scores, labels = [], []
+    for batch in track(list(_batches(chosen)), description="scoring"):
+        for (_, _, steps, essential), per_step in zip(batch, _score(model, heads, batch), strict=True):
+            per_step = per_step[:, : len(steps.steps)]
+            has_tokens = ~per_step[0].isnan()
+            scores.append(per_step[:, has_tokens])
+            labels.append(essential[has_tokens])
+    return scores, labels
+
+
+def _batches(rows: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(rows), SCORING_BATCH):
+        yield rows[start : start + SCORING_BATCH]
+
+
+def _score(
+    model: PreTrainedModel, heads: list[Head], batch: list[tuple[list[int], list[int], TokenSteps, torch.Tensor]]
+) -> torch.Tensor:
+    """Step scores (B, H, K) of a right-padded batch, on the CPU."""
+    width = max(len(prompt) + len(response) for prompt, response, _, _ in batch)
+    shape = (len(batch), width)
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    queries, owner = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -1)
+    for row, (prompt, response, steps, _) in enumerate(batch):
+        start, end = len(prompt), len(prompt) + len(response)
+        ids[row, :end] = torch.tensor(prompt + response)
+        mask[row, :end] = 1
+        queries[row, start + steps.answer[0] : start + steps.answer[1]] = True
+        owner[row, start:end] = torch.tensor(steps.step_of_token)
+    device = model.device
+    received = attention_received(model, ids.to(device), mask.to(device), heads, queries.to(device))
+    return step_scores(received.cpu(), owner, max(len(steps.steps) for _, _, steps, _ in batch))

@@ -1,0 +1,327 @@
+"""Profiles: YAML files that hold every hyperparameter of a reproduction.
+
+A profile is read strictly: an unknown key, a missing one or a value of the wrong type is an error that names
+file and key. The section `quick` is a partial profile, merged over the rest when `--quick` is asked for.
+Nothing here imports torch, so that a finished reproduction is recognised at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from attnpo.errors import AttnPOError
+
+T = TypeVar("T")
+PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsSection:
+    """How the thinking is cut into steps: the arguments of `attnpo.steps.split_steps`."""
+
+    phrases: str = "corrected"
+    """Phrase set: `published` or `corrected`."""
+    min_chars: int = 80
+    """Steps shorter than this many characters merge into a neighbour; 1 merges none."""
+    lone_trigger_chars: int = 15
+    """A summary step with at most this many characters beside its trigger merges to the right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSection:
+    """Finding Key-Focus Heads: sample, label, score, rank."""
+
+    split: str = "train"
+    problems: int
+    """Problems sampled from `split`."""
+    samples: int
+    """Responses per problem."""
+    temperature: float = 1.0
+    max_completion_tokens: int
+    batch_size: int = 128
+    """Responses generated at once."""
+    heads: int = 3
+    """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
+    bootstrap: int = 1000
+    """Draws (responses) for the interval of each head's Step Ranking Accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSection:
+    """Reinforcement learning with TRL's GRPOTrainer, shared by all methods."""
+
+    split: str = "train"
+    steps: int
+    """Optimizer steps."""
+    prompts_per_step: int = 16
+    group_size: int = 8
+    """Rollouts per prompt, G."""
+    learning_rate: float
+    temperature: float = 1.0
+    max_completion_tokens: int
+    save_steps: int
+    """Checkpoint interval in optimizer steps."""
+    grpo: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of TRL's GRPOConfig, passed as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSection:
+    """One trained row of the table."""
+
+    label: str
+    """Name in tables and figures."""
+    reward: str
+    """A name in `attnpo.rewards.REWARDS`."""
+    reward_args: dict[str, Any] = field(default_factory=dict)
+    attnpo: bool = False
+    """Rescale the advantages step by step by the attention of Key-Focus Heads."""
+    credit: dict[str, Any] = field(default_factory=dict)
+    """Fields of `attnpo.credit.CreditConfig`; used if `attnpo`."""
+    heads: Literal["top"] | list[tuple[int, int]] = "top"
+    """`top`: the probe's best heads; or a list of [layer, head], both from 0."""
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether training waits for the probe's heads.json."""
+        return self.attnpo and self.heads == "top"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSection:
+    """Sampling through lm-eval."""
+
+    tasks: list[str]
+    samples: int
+    """Responses per problem, k."""
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_completion_tokens: int
+    batch_size: int
+    limit: int | None = None
+    """Only the first this many problems of each task; none: all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSection:
+    """How derived numbers become table and figure."""
+
+    blocks: dict[str, str] = field(default_factory=dict)
+    """Task to title, in the order of the table's blocks; empty: every evaluated task under its own name."""
+    base_label: str = "base"
+    """Name of the untrained model in tables and figures."""
+    accuracy_margin: float = 0.02
+    """Non-inferiority margin (share of responses), declared before the runs: 'equal accuracy' needs the
+    interval of the accuracy difference to stay above minus this."""
+    confidence: float = 0.95
+    bootstrap: int = 2000
+    """Draws (seeds and problems) for the intervals."""
+    bootstrap_seed: int = 0
+    paper_model: str = "1.5B"
+    """Model size whose published values stand beside ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A whole reproduction; `base`, the untrained model, is always evaluated beside `methods`."""
+
+    name: str
+    model: str = "testbed"
+    """`testbed` for the embedded model, otherwise a hub id or a folder."""
+    revision: str | None = None
+    """Hub revision, if `model` is a hub id."""
+    data: str = "testbed"
+    """Problems to probe and train on: `testbed`, a JSON-lines file with `problem` and `answer` on each line,
+    or a hub data set."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    steps: StepsSection = StepsSection()
+    probe: ProbeSection
+    train: TrainSection
+    methods: dict[str, MethodSection]
+    evaluate: EvaluateSection
+    report: ReportSection = ReportSection()
+    quick: bool = False
+    """Whether the section `quick` of the file was merged in; never written in the file itself."""
+    path: Path = Path()
+    """The file it was read from."""
+
+    def method(self, name: str) -> MethodSection:
+        """The method's section.
+
+        Raises:
+            AttnPOError: no such method.
+        """
+        if name not in self.methods:
+            nearest, names = _nearest(name, self.methods), _names(self.methods)
+            raise AttnPOError(f"profile {self.name}: no method {name!r}{nearest}; it has {names}")
+        return self.methods[name]
+
+    @property
+    def results_name(self) -> str:
+        """Folder under results/: quick runs never mix with full ones."""
+        return f"{self.name}-quick" if self.quick else self.name
+
+
+def checkout_root() -> Path:
+    """The checkout if attnpo is installed from one (editable), else the current folder."""
+    return PACKAGE_PARENT if (PACKAGE_PARENT / "reproduce").is_dir() else Path.cwd()
+
+
+def find_profile(name_or_path: str) -> Path:
+    """A profile's file: a path, or a name in the checkout's reproduce/profiles.
+
+    Raises:
+        AttnPOError: there is no such file.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise AttnPOError(f"{path}: no such profile file; check the path, or give a name in reproduce/profiles")
+        return path
+    folder = checkout_root() / "reproduce" / "profiles"
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name_or_path not in known:
+        raise AttnPOError(
+            f"no profile {name_or_path!r}{_nearest(name_or_path, known)}; reproduce/profiles has "
+            f"{_names(known)}, or give a path that ends in .yaml"
+        )
+    return folder / f"{name_or_path}.yaml"
+
+
+def load_profile(name_or_path: str, quick: bool = False) -> Profile:
+    """Read a profile strictly.
+
+    Args:
+        name_or_path: a name in reproduce/profiles, or the path of a YAML file.
+        quick: merge the file's section `quick` over the rest.
+
+    Raises:
+        AttnPOError: no such file, not YAML, an unknown or missing key, a value of the wrong type, or `quick`
+            asked of a file without that section. The line names file and key.
+    """
+    path = find_profile(name_or_path)
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise AttnPOError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, dict):
+        raise AttnPOError(f"{path.name}: a profile is a mapping of sections, this is {_kind(mapping)}")
+    overlay = mapping.pop("quick", None)
+    if quick:
+        if not isinstance(overlay, dict):
+            raise AttnPOError(f"{path.name}: --quick needs a section 'quick'; add one, or run without --quick")
+        mapping = merge(mapping, overlay)
+    if "path" in mapping:
+        raise AttnPOError(f"{path.name}: path: unknown key; remove it")
+    profile = build(Profile, {**mapping, "quick": quick, "path": path}, path.name)
+    if not profile.seeds or len(set(profile.seeds)) != len(profile.seeds):
+        raise AttnPOError(f"{path.name}: seeds: {profile.seeds} must be different whole numbers, at least one")
+    if "base" in profile.methods:
+        raise AttnPOError(f"{path.name}: methods.base: 'base' is the untrained model and always there; rename it")
+    return profile
+
+
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """`overlay` over `base`: mappings merge key by key, anything else is replaced. Neither is changed."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def build(cls: type[T], mapping: dict[str, Any], file: str, section: str = "") -> T:
+    """A dataclass from a mapping, nested dataclasses included, strictly.
+
+    Args:
+        cls: a dataclass; its annotations may use str, int, float, bool, None, Any, Path, Literal, unions,
+            list, tuple, dict with str keys, and dataclasses.
+        mapping: field name to value; a whole number is accepted for a float.
+        file: what to call the mapping's origin in an error, e.g. `tiny.yaml`.
+        section: the keys that lead to this mapping, e.g. `methods.attnpo`; empty at the top.
+
+    Raises:
+        AttnPOError: an unknown key, a missing one, or a value of the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    at = f"{file}: {section}." if section else f"{file}: "
+    for key in mapping:
+        if key not in fields:
+            raise AttnPOError(f"{at}{key}: unknown key{_nearest(key, fields)}; valid keys are {_names(fields)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, f in fields.items():
+        if name in mapping:
+            values[name] = _convert(hints[name], mapping[name], file, f"{section}.{name}" if section else name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise AttnPOError(f"{at}{name}: missing; add it")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, file: str, key: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return build(hint, value, file, key)
+    if origin in (Union, types.UnionType):
+        errors = []
+        for option in args:
+            try:
+                return _convert(option, value, file, key)
+            except AttnPOError as error:
+                errors.append(error)
+        expected = " or ".join(_describe(option) for option in args)
+        raise AttnPOError(f"{file}: {key}: {value!r} is not {expected}") from errors[-1]
+    if origin is Literal and value in args:
+        return value
+    if origin is list and isinstance(value, list):
+        return [_convert(args[0], item, file, f"{key}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(args):
+        pairs = enumerate(zip(args, value, strict=True))
+        return tuple(_convert(arg, item, file, f"{key}[{i}]") for i, (arg, item) in pairs)
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _convert(args[1], item, file, f"{key}.{k}") for k, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    remedy = ""
+    if hint is float and isinstance(value, str) and "e" in value.lower():
+        remedy = "; YAML reads an exponent only after a decimal point, as in 3.0e-4"
+    raise AttnPOError(f"{file}: {key}: {value!r} is not {_describe(hint)}{remedy}")
+
+
+def _describe(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    if hint in names:
+        return names[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " or ".join(repr(a) for a in args)
+    if origin is list:
+        return "a list"
+    if origin is tuple:
+        return f"a list of {len(args)}"
+    return "a mapping" if origin is dict or dataclasses.is_dataclass(hint) else str(hint)
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+
+
+def _nearest(name: object, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _names(known: typing.Iterable[object]) -> str:
+    return ", ".join(str(k) for k in known) or "none"

@@ -1,0 +1,202 @@
+"""Train one method with one seed, as a profile says: `attnpo train`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from attnpo.data import Item, load_items
+from attnpo.errors import AttnPOError
+from attnpo.generation import load_model, text_of
+from attnpo.heads import HeadRanking
+from attnpo.profile import Profile
+from attnpo.results import atomic_write_jsonl
+from attnpo.rewards.correctness import Grader
+from attnpo.steps import split_steps
+from attnpo.testbed import oracle
+from attnpo.trainer import AttnPOConfig, AttnPOTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(profile: Profile, method: str, seed: int, heads_file: Path | None, out_dir: Path) -> Path:
+    """Train `method`, from the last checkpoint if there is one, and save the model.
+
+    Args:
+        profile: every hyperparameter.
+        method: a key of `profile.methods`.
+        seed: of prompts and sampling; methods with the same seed see the same prompts in the same order.
+        heads_file: the probe's heads.json, for methods that take the top heads.
+        out_dir: gets `model/`, `log.jsonl` (a line a step) and, until it is done, `checkpoints/`.
+
+    Returns:
+        the model's folder.
+
+    Raises:
+        AttnPOError: heads are needed and heads_file is None, or the settings contradict each other.
+    """
+    section = profile.method(method)
+    heads: list[list[int]] | None = None
+    if section.attnpo:
+        if section.heads != "top":
+            heads = [list(head) for head in section.heads]
+        elif heads_file is None:
+            raise AttnPOError(f"method {method!r} takes the probe's top heads; run `attnpo probe` first")
+        else:
+            heads = [list(head) for head in HeadRanking.load(heads_file).top(profile.probe.heads)]
+        logger.info("Key-Focus Heads (layer, head): %s", heads)
+
+    model, tokenizer = load_model(profile.model, profile.revision)
+    items = load_items(profile.data, profile.train.split)
+    dataset = datasets.Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": i.text}], "answer": i.answer, "id": i.id} for i in items]
+    )
+    config = training_config(profile, method, seed, heads, out_dir / "checkpoints")
+    with Grader() as grader:
+        trainer = AttnPOTrainer(
+            model=model,
+            reward_funcs=Correctness(grader, tokenizer, items, profile),
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[_LogFile(out_dir / "log.jsonl")],
+        )
+        checkpoint = last_checkpoint(out_dir / "checkpoints")
+        if checkpoint is not None:
+            logger.info("going on from %s", checkpoint.name)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model(str(out_dir / "model"))
+    if trainer.accelerator.is_main_process:
+        tokenizer.save_pretrained(out_dir / "model")
+        shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
+    return out_dir / "model"
+
+
+def training_config(
+    profile: Profile, method: str, seed: int, heads: list[list[int]] | None, checkpoints: Path
+) -> AttnPOConfig:
+    """The trainer's arguments: the profile's, with `train.grpo` (TRL's own names) over them.
+
+    Raises:
+        AttnPOError: the rollouts of a step do not divide over processes and accumulation, or `train.grpo` has a name
+            that TRL does not know.
+    """
+    section, train, steps = profile.method(method), profile.train, profile.steps
+    on_gpu = torch.cuda.is_available()
+    arguments: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "seed": seed,
+        "max_steps": train.steps,
+        "learning_rate": train.learning_rate,
+        "temperature": train.temperature,
+        "num_generations": train.group_size,
+        "max_completion_length": train.max_completion_tokens,
+        "save_strategy": "steps",
+        "save_steps": train.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "bf16": on_gpu,
+        "gradient_checkpointing": on_gpu,
+        "use_cpu": not on_gpu,
+        "gradient_accumulation_steps": 1,
+        "length_reward": section.reward,
+        "length_reward_args": section.reward_args,
+        "attnpo": section.attnpo,
+        "heads": heads,
+        "credit": section.credit,
+        "phrases": steps.phrases,
+        "min_step_chars": steps.min_chars,
+        "lone_trigger_chars": steps.lone_trigger_chars,
+        **train.grpo,
+    }
+    unknown = sorted(set(arguments) - set(AttnPOConfig.__dataclass_fields__))
+    if unknown:
+        raise AttnPOError(f"train.grpo.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
+    rollouts = train.prompts_per_step * train.group_size
+    if "per_device_train_batch_size" not in train.grpo:
+        import accelerate
+
+        shares = accelerate.PartialState().num_processes * arguments["gradient_accumulation_steps"]
+        if rollouts % shares:
+            raise AttnPOError(
+                f"{rollouts} rollouts a step do not divide by {shares} (processes x gradient_accumulation_steps); "
+                "change prompts_per_step or gradient_accumulation_steps"
+            )
+        arguments["per_device_train_batch_size"] = rollouts // shares
+    config = AttnPOConfig(**arguments)
+    if config.generation_batch_size != rollouts:
+        raise AttnPOError(
+            f"train.grpo makes {config.generation_batch_size} rollouts a step, but prompts_per_step x group_size is "
+            f"{rollouts}; leave per_device_train_batch_size out, or make them agree"
+        )
+    return config
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end (`trainer_state.json` is written last), or None."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            logger.warning("%s is not complete, taking the one before it", path.name)
+            continue
+        return path
+    return None
+
+
+class Correctness:
+    """TRL reward function: 1 for a correct response, 0 for any other; on the testbed it also logs steps by label."""
+
+    __name__ = "correctness"
+
+    def __init__(self, grader: Grader, tokenizer: PreTrainedTokenizerBase, items: list[Item], profile: Profile) -> None:
+        self.grader = grader
+        self.tokenizer = tokenizer
+        self.items = {item.id: item for item in items}
+        self.profile = profile
+
+    def __call__(
+        self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **_: Any
+    ) -> list[float]:
+        """One reward a completion, from its sampled ids; TRL passes the data set's columns by name."""
+        texts = [text_of(ids, self.tokenizer) for ids in completion_ids]
+        grades = self.grader.grade(texts, answer)
+        log_metric("grader/parse_failed", sum(grade.parse_failed for grade in grades) / len(grades))
+        if self.profile.data == "testbed":
+            self._log_steps(texts, id, log_metric)
+        return [float(grade.correct) for grade in grades]
+
+    def _log_steps(self, texts: list[str], ids: list[str], log_metric: Any) -> None:
+        counts = dict.fromkeys(oracle.LABELS, 0)
+        for text, problem_id in zip(texts, ids, strict=True):
+            thinking = text.split("</think>", 1)[0]
+            steps = self.profile.steps
+            cut = split_steps(thinking, steps.phrases, steps.min_chars, steps.lone_trigger_chars)
+            problem = self.items[problem_id].testbed
+            assert problem is not None
+            for label in oracle.label_steps(problem, [thinking[s.start : s.end] for s in cut]):
+                counts[label] += 1
+        for label, count in counts.items():
+            log_metric(f"steps/{label}", count / len(texts))
+        log_metric("steps/essential", sum(counts[label] for label in oracle.ESSENTIAL) / len(texts))
+        log_metric("steps/redundant", sum(counts[label] for label in oracle.REDUNDANT) / len(texts))
+
+
+class _LogFile(TrainerCallback):
+    """Keeps `log.jsonl` equal to the trainer's history, which checkpoints carry: a resumed run repeats no line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        if state.is_world_process_zero:
+            atomic_write_jsonl(self.path, state.log_history)

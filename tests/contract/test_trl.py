@@ -1,0 +1,194 @@
+"""What AttnPOTrainer leans on in TRL, run on the embedded model."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from attnpo.rewards import tlmre_rewards
+from attnpo.testbed import MODEL_DIR, problems
+from attnpo.trainer import AttnPOConfig, AttnPOTrainer
+
+HEADS = [[1, 2], [2, 5], [3, 0]]
+COMMON: dict[str, Any] = {
+    "max_steps": 2,
+    "num_generations": 4,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "max_completion_length": 96,
+    "learning_rate": 1e-3,
+    "bf16": False,
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "beta": 0.0,
+    "scale_rewards": "none",
+    "lr_scheduler_type": "constant",
+}
+
+
+def correctness(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
+    texts = [completion[0]["content"] for completion in completions]
+    return [float(text.endswith(f"\\boxed{{{gold}}}")) for text, gold in zip(texts, answer, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def dataset() -> datasets.Dataset:
+    short = [p for p in problems.load("train") if p.chain <= 2][:40]
+    return datasets.Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": p.text}], "answer": p.answer} for p in short]
+    )
+
+
+def fresh() -> tuple[Any, Any]:
+    return AutoModelForCausalLM.from_pretrained(MODEL_DIR), AutoTokenizer.from_pretrained(MODEL_DIR)
+
+
+def attnpo_trainer(tmp_path: Path, dataset: datasets.Dataset, **changes: Any) -> AttnPOTrainer:
+    model, tokenizer = fresh()
+    arguments = COMMON | {"heads": HEADS, "min_step_chars": 1, "lone_trigger_chars": 1} | changes
+    return AttnPOTrainer(
+        model=model,
+        reward_funcs=correctness,
+        args=AttnPOConfig(output_dir=str(tmp_path), **arguments),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+    )
+
+
+def weights(trainer: GRPOTrainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class PlainRLOO(GRPOTrainer):
+    """Plain GRPO without scaling, its advantages times G / (G - 1)."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        output = super()._generate_and_score_completions(inputs)
+        output["advantages"] = output["advantages"] * (self.num_generations / (self.num_generations - 1))
+        return output
+
+
+def test_gamma_one_is_plain_grpo_times_g_over_g_minus_one_to_the_bit(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    def tlmre(completions: list[Any], completion_ids: list[list[int]], answer: list[str], **_: Any) -> list[float]:
+        lengths = torch.tensor([len(ids) for ids in completion_ids])
+        correct = torch.tensor(correctness(completions, answer))
+        return tlmre_rewards(lengths, correct, 4).tolist()
+
+    ours = attnpo_trainer(tmp_path / "ours", dataset, credit={"positive": False, "negative": False})
+    before = weights(ours)
+    ours.train()
+    model, tokenizer = fresh()
+    plain = PlainRLOO(
+        model=model,
+        reward_funcs=tlmre,
+        args=GRPOConfig(output_dir=str(tmp_path / "plain"), **COMMON),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+    )
+    plain.train()
+    assert_same_bits(weights(ours), weights(plain))
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights(ours).items())
+
+
+def test_advantages_of_shape_b_t_reach_the_loss(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    trainer = attnpo_trainer(tmp_path, dataset, loss_type="grpo", gradient_accumulation_steps=1)
+    seen: list[dict[str, Any]] = []
+    compute = trainer._compute_loss
+
+    def spy(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        seen.append({**inputs, "loss": (loss := compute(model, inputs)).detach()})
+        return loss
+
+    trainer._compute_loss = spy  # type: ignore[method-assign]
+    trainer.train()
+    for inputs in seen:
+        advantages, mask = inputs["advantages"], inputs["completion_mask"]
+        assert advantages.shape == inputs["completion_ids"].shape
+        # On policy the ratio is 1, so the loss is minus the mean over responses of the mean over tokens.
+        expected = -((advantages * mask).sum(1) / mask.sum(1)).mean()
+        assert torch.allclose(inputs["loss"], expected, atol=1e-6)  # float32 sums in another order
+
+
+def test_each_token_gets_its_own_gradient(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    trainer = attnpo_trainer(tmp_path, dataset)
+    tokenizer = trainer.processing_class
+    ids = tokenizer("First, 7 + 2 = 9.\n</think>\n\\boxed{9}", add_special_tokens=False, return_tensors="pt")[
+        "input_ids"
+    ]
+    prompt = torch.tensor([[tokenizer.bos_token_id]])
+    batch = {
+        "prompt_ids": prompt,
+        "prompt_mask": torch.ones_like(prompt),
+        "completion_ids": ids,
+        "completion_mask": torch.ones_like(ids),
+        "num_items_in_batch": torch.tensor(ids.numel()),
+    }
+
+    def gradient(advantages: torch.Tensor) -> torch.Tensor:
+        trainer.model.zero_grad()
+        trainer.current_gradient_accumulation_steps = 1
+        trainer._compute_loss(trainer.model, batch | {"advantages": advantages}).backward()
+        return trainer.model.get_input_embeddings().weight.grad.clone()
+
+    first, last = torch.zeros(ids.shape), torch.zeros(ids.shape)
+    first[0, 0] = last[0, -1] = 1.0
+    assert not gradient(torch.zeros(ids.shape)).any()
+    # the loss is linear in the advantages: float32 sums in another order
+    assert torch.allclose(gradient(first + last), gradient(first) + gradient(last), atol=1e-6)
+    assert not torch.allclose(gradient(first), gradient(last), atol=1e-6)
+
+
+def test_a_resumed_run_equals_the_straight_one_to_the_bit(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "credit": {"warmup_steps": 0}}
+    straight = attnpo_trainer(tmp_path / "run", dataset, **saving)
+    straight.train()
+    resumed = attnpo_trainer(tmp_path / "run", dataset, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert_same_bits(weights(straight), weights(resumed))
+    kept = ("loss", "reward", "attnpo/mean_gamma", "completions/mean_length")
+    for one, other in zip(straight.state.log_history[2:4], resumed.state.log_history[2:4], strict=True):
+        assert {k: one[k] for k in kept} == {k: other[k] for k in kept}
+
+
+def test_logged_advantages_are_the_rescaled_ones(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    trainer = attnpo_trainer(tmp_path, dataset, max_steps=1, credit={"warmup_steps": 0})
+    outputs = []
+    generate = trainer._generate_and_score_completions
+
+    def spy(inputs: Any) -> Any:
+        outputs.append(copy.copy(generate(inputs)))
+        return outputs[-1]
+
+    trainer._generate_and_score_completions = spy  # type: ignore[method-assign]
+    trainer.train()
+    mask = outputs[0]["completion_mask"]
+    means = (outputs[0]["advantages"] * mask).sum(1) / mask.sum(1)
+    assert list(trainer._logs["advantages"]) == means.tolist()
+    entry = trainer.state.log_history[0]
+    for key in (
+        "pa_token_share",
+        "na_token_share",
+        "mean_gamma",
+        "group_accuracy",
+        "baseline_score",
+        "scoring_time_share",
+    ):
+        assert f"attnpo/{key}" in entry
+    assert 0 < entry["attnpo/scoring_time_share"] < 1

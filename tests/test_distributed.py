@@ -1,0 +1,47 @@
+"""Group statistics on two processes (gloo), with gradient accumulation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnpo.rewards import rloo_advantages, tlmre_rewards
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+
+
+@pytest.mark.parametrize("forward", ["short", "full"])
+def test_groups_that_lie_on_two_processes_are_rewarded_as_one(tmp_path: Path, forward: str) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launcher, str(WORKER), str(tmp_path), forward], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+    def joined(key: str) -> list:
+        return ranks[0][key] + ranks[1][key]
+
+    prompts = joined("prompts")
+    assert len(prompts) == 16
+    for group in range(2):
+        assert len(set(prompts[8 * group : 8 * group + 8])) == 1
+    lengths, correct = torch.tensor(joined("lengths")), torch.tensor(joined("correct"))
+    assert 0 < correct.sum() < 16  # or the test would see nothing
+    expected = rloo_advantages(tlmre_rewards(lengths, correct, 8), 8)
+    # `</think>` and the answer keep gamma = 1, so the last token shows the plain advantage; float32 rewards
+    found = torch.tensor(joined("last_token_advantage"), dtype=torch.float64)
+    assert torch.allclose(found, expected, atol=1e-6)
+    accuracy = correct.double().view(2, 8).mean(1).repeat_interleave(8)
+    assert torch.equal(torch.tensor(joined("group_accuracy"), dtype=torch.float64), accuracy)
+    assert min(rank["least_gamma"] for rank in ranks) < 1
+    assert ranks[0]["logged_advantages"] == ranks[1]["logged_advantages"]
+    assert len(ranks[0]["logged_advantages"]) == 16
+    assert ranks[0]["log"]["attnpo/mean_gamma"] < 1

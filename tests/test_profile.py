@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import PROFILE, fake_profile
+
+from attnpo.errors import AttnPOError
+from attnpo.profile import checkout_root, load_profile, merge
+
+
+def changed(folder: Path, section: str | None, key: str, value: object) -> str:
+    """A profile file with one key set; a value of `...` removes it."""
+    mapping = yaml.safe_load(yaml.safe_dump(PROFILE))
+    target = mapping if section is None else mapping[section]
+    if value is ...:
+        del target[key]
+    else:
+        target[key] = value
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    return str(path)
+
+
+def test_values_and_defaults_are_read(tmp_path: Path) -> None:
+    profile = fake_profile(tmp_path)
+    assert profile.train.steps == 4
+    assert profile.train.group_size == 8
+    assert list(profile.methods) == ["rloo", "tlmre", "attnpo"]
+    assert profile.method("tlmre").reward_args == {"alpha": 0.2}
+    assert [name for name, method in profile.methods.items() if method.needs_probe] == ["attnpo"]
+
+
+def test_quick_is_merged_key_by_key_and_kept_apart(tmp_path: Path) -> None:
+    quick = fake_profile(tmp_path, quick=True)
+    assert (quick.train.steps, quick.seeds) == (2, [0])
+    assert quick.train.learning_rate == 1e-3
+    assert quick.results_name == "fake-quick"
+    assert fake_profile(tmp_path).results_name == "fake"
+
+
+def test_merge_changes_neither_side() -> None:
+    base, overlay = {"a": {"b": 1, "c": 2}, "d": [1, 2]}, {"a": {"b": 3}, "d": [4]}
+    assert merge(base, overlay) == {"a": {"b": 3, "c": 2}, "d": [4]}
+    assert base == {"a": {"b": 1, "c": 2}, "d": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "learning_rat", 1.0, r"changed\.yaml: train\.learning_rat: unknown .* 'learning_rate'\?"),
+        (None, "metods", {}, r"changed\.yaml: metods: unknown key, did you mean 'methods'\?"),
+        (None, "path", "x", r"path: unknown key"),
+        ("train", "steps", ..., r"train\.steps: missing"),
+        ("train", "steps", 4.5, r"train\.steps: 4\.5 is not a whole number"),
+        ("train", "steps", True, r"train\.steps: True is not a whole number"),
+        ("train", "learning_rate", "3e-4", r"train\.learning_rate: '3e-4' is not a number; .* 3\.0e-4"),
+        ("evaluate", "tasks", "attnpo_testbed", r"evaluate\.tasks: 'attnpo_testbed' is not a list"),
+        ("evaluate", "limit", "all", r"evaluate\.limit: 'all' is not a whole number or null"),
+        (None, "train", 3, r"train: 3 is not a mapping"),
+        (None, "seeds", [1, 1], r"seeds: \[1, 1\] must be different"),
+        (None, "seeds", ["a"], r"seeds\[0\]: 'a' is not a whole number"),
+        (None, "methods", {"base": {"label": "b", "reward": "rloo"}}, r"methods\.base: .* untrained"),
+        (None, "methods", {"m": {"label": "b", "reward": "r", "heads": "best"}}, r"m\.heads: 'best'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named(
+    tmp_path: Path, section: str | None, key: str, value: object, message: str
+) -> None:
+    with pytest.raises(AttnPOError, match=message) as caught:
+        load_profile(changed(tmp_path, section, key, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_explicit_heads_are_pairs(tmp_path: Path) -> None:
+    method = {"label": "A", "reward": "tlmre", "attnpo": True, "heads": [[16, 2], [20, 9]]}
+    profile = fake_profile(tmp_path, methods={"a": method})
+    assert profile.method("a").heads == [(16, 2), (20, 9)]
+    assert not profile.method("a").needs_probe
+
+
+def test_missing_profiles_and_methods_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(AttnPOError, match="no profile 'tinny', did you mean 'tiny'"):
+        load_profile("tinny")
+    with pytest.raises(AttnPOError, match="no such profile file"):
+        load_profile(str(tmp_path / "none.yaml"))
+    with pytest.raises(AttnPOError, match="no method 'atnpo', did you mean 'attnpo'"):
+        fake_profile(tmp_path).method("atnpo")
+
+
+def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("train: [1,\n", encoding="utf-8")
+    with pytest.raises(AttnPOError, match=r"broken\.yaml: not valid YAML") as caught:
+        load_profile(str(tmp_path / "broken.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_quick_without_a_section_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AttnPOError, match="needs a section 'quick'"):
+        load_profile(changed(tmp_path, None, "quick", ...), quick=True)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_repository_s_profiles_load(quick: bool) -> None:
+    profiles = sorted((checkout_root() / "reproduce" / "profiles").glob("*.yaml"))
+    assert profiles
+    for path in profiles:
+        profile = load_profile(path.stem, quick)
+        assert profile.name == path.stem
