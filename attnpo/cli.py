@@ -1,0 +1,234 @@
+"""The command line: `attnpo probe | train | eval | table | run`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from attnpo import runner
+from attnpo.errors import AttnPOError
+from attnpo.profile import Profile, checkout_root, load_profile
+from attnpo.results import Run
+
+ProfileName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.yaml")]
+Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
+
+def probe(profile: ProfileName, quick: bool = False, results: Results = None) -> None:
+    """Rank the attention heads: sample responses, label and score their steps, write heads.json.
+
+    Args:
+        profile: a name in reproduce/profiles, or a YAML file.
+        quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    run = Run.at(_results_dir(loaded, results), runner.probe_spec(loaded))
+
+    def work(folder: Path) -> Iterable[Path]:
+        from attnpo.probe import run_probe
+
+        run_probe(loaded, folder)
+        return [folder / "heads.json", *(folder / "figures").iterdir()]
+
+    _compute(loaded, run, "attnpo probe", work)
+
+
+def train(profile: ProfileName, method: str, seed: int = 0, quick: bool = False, results: Results = None) -> None:
+    """Train one method with one seed; an unfinished run goes on from its last checkpoint.
+
+    Args:
+        profile: a name in reproduce/profiles, or a YAML file.
+        method: a method of the profile.
+        seed: seed of sampling and of the order of the prompts.
+        quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    results_dir = _results_dir(loaded, results)
+    run = Run.at(results_dir, runner.train_spec(loaded, method, seed))
+    heads_file = None
+    if loaded.method(method).needs_probe:
+        needed = Run.at(results_dir, runner.probe_spec(loaded))
+        heads_file = _need(needed, "heads.json", f"attnpo probe {_options(loaded)}")
+
+    def work(folder: Path) -> Iterable[Path]:
+        from attnpo.training import run_training
+
+        run_training(loaded, method, seed, heads_file, folder)
+        return [folder / "log.jsonl", *(p for p in (folder / "model").rglob("*") if p.is_file())]
+
+    _compute(loaded, run, f"attnpo train --method {method} --seed {seed}", work)
+
+
+def evaluate(
+    profile: ProfileName, method: str = "base", seed: int = 0, quick: bool = False, results: Results = None
+) -> None:
+    """Sample a trained method's model, or the untrained one, through lm-eval.
+
+    Args:
+        profile: a name in reproduce/profiles, or a YAML file.
+        method: a method of the profile, or `base`: the untrained model.
+        seed: seed of training and of sampling.
+        quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    results_dir = _results_dir(loaded, results)
+    run = Run.at(results_dir, runner.eval_spec(loaded, method, seed))
+    model = runner.model_path(loaded)
+    if method != "base":
+        needed = Run.at(results_dir, runner.train_spec(loaded, method, seed))
+        command = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
+        model = str(_need(needed, "model/config.json", command).parent)
+
+    def work(folder: Path) -> Iterable[Path]:
+        from attnpo.evaluate import run_eval
+
+        section = loaded.evaluate
+        run_eval(
+            model,
+            section.tasks,
+            folder,
+            samples=section.samples,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            max_tokens=section.max_completion_tokens,
+            batch_size=section.batch_size,
+            seed=seed,
+            limit=section.limit,
+        )
+        return [folder / "samples.jsonl"]
+
+    _compute(loaded, run, f"attnpo eval --method {method} --seed {seed}", work)
+
+
+def table(profile: ProfileName, quick: bool = False, results: Results = None) -> None:
+    """Derive tables and figures from what has been run, write and print them; runs nothing.
+
+    Args:
+        profile: a name in reproduce/profiles, or a YAML file.
+        quick: the table of the runs made with --quick.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    results_dir = _results_dir(loaded, results)
+    _write_table(loaded, results_dir, runner.plan_table1(loaded, results_dir))
+
+
+def run(
+    artefact: tyro.conf.Positional[Literal["table1"]],
+    profile: ProfileName,
+    quick: bool = False,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    results: Results = None,
+) -> None:
+    """Run everything behind a table that has not been run yet, side by side, then write the table.
+
+    Args:
+        artefact: what to make.
+        profile: a name in reproduce/profiles, or a YAML file.
+        quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        jobs: how many runs side by side, one thread each; if not given, one a usable core.
+        dry_run: print the plan and what of it is there, run nothing.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    results_dir = _results_dir(loaded, results)
+    plan = runner.plan_table1(loaded, results_dir)
+    if dry_run:
+        for job in plan:
+            print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if jobs is None else jobs
+    if workers < 1:
+        raise AttnPOError(f"--jobs {workers}: must be at least 1")
+    with runner.only_runner(results_dir):
+        not_done = runner.run_jobs(loaded, results_dir, plan, workers, Console(stderr=True))
+        if any(job.kind == "eval" and job.run.state() == "finished" for job in plan):
+            _write_table(loaded, results_dir, plan)
+    if not_done:
+        raise AttnPOError(
+            f"{len(not_done)} of {len(plan)} runs are missing ({', '.join(job.title for job in not_done)}); "
+            "see the logs named above, then run the same command again"
+        )
+
+
+def _results_dir(profile: Profile, results: Path | None) -> Path:
+    return (results or checkout_root() / "results").absolute() / profile.results_name
+
+
+def _options(profile: Profile) -> str:
+    """`--profile …` as one would type it: a profile's name, or its file's without the folders above it."""
+    known = profile.path.resolve().parent == (checkout_root() / "reproduce" / "profiles").resolve()
+    return f"--profile {profile.path.stem if known else profile.path.name}{' --quick' if profile.quick else ''}"
+
+
+def _need(run: Run, name: str, command: str) -> Path:
+    if run.state() != "finished":
+        raise AttnPOError(f"{run.id} is not there yet; first: {command}")
+    return run.folder / name
+
+
+def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], Iterable[Path]]) -> None:
+    words = command.split()
+    command = " ".join([*words[:2], _options(profile), *words[2:]])
+    context: Mapping[str, Any] = {
+        "profile": profile.name,
+        "quick": profile.quick,
+        **{key: run.spec.get(key) for key in ("kind", "method", "seed")},
+    }
+    done = run.compute(command, work, context)
+    logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
+
+
+def _write_table(profile: Profile, results_dir: Path, plan: list[runner.Job]) -> None:
+    from attnpo.report import write_report
+    from attnpo.results import derive
+
+    runs = [job.run for job in plan]
+    if any(r.spec["kind"] == "eval" and r.state() == "finished" for r in runs):
+        derive(results_dir, runs)
+    elif not (results_dir / "derived" / "problems.csv").is_file():
+        raise AttnPOError(
+            f"nothing has been evaluated under {results_dir}; first: attnpo run table1 {_options(profile)}"
+        )
+    write_report(profile, results_dir, Console())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit code.
+
+    Raises:
+        SystemExit: from the parser, for --help and for what it cannot parse.
+    """
+    runner.die_with_runner()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"probe": probe, "train": train, "eval": evaluate, "table": table, "run": run},
+            prog="attnpo",
+            description="AttnPO: attention-guided process supervision for efficient reasoning.",
+            args=arguments,
+        )
+    except AttnPOError as error:
+        print(f"attnpo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attnpo: interrupted; the same command goes on where this one stood", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

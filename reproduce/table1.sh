@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Table 1 from a fresh clone: bash reproduce/table1.sh [profile] [--quick] [--jobs N] [--dry-run]
+# Probe, train and evaluate every method and seed of the profile (default: tiny), then write results/<profile>/.
+# A second call recomputes nothing; a killed one goes on where it stood. All hyperparameters: reproduce/profiles/.
+set -euo pipefail
+
+profile=tiny
+if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
+    profile="$1"
+    shift
+fi
+
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+exec "$ROOT/.venv/bin/attnpo" run table1 --profile "$profile" "$@"

@@ -1,0 +1,98 @@
+"""Measure the embedded model and write its card, `attnpo/testbed/model/README.md`. Called by testbed.sh."""
+
+from __future__ import annotations
+
+import collections
+import tempfile
+from pathlib import Path
+
+import torch
+
+from attnpo.generation import load_model, sample, text_of
+from attnpo.heads import HeadRanking
+from attnpo.metrics import mean_estimate
+from attnpo.probe import run_probe
+from attnpo.profile import load_profile
+from attnpo.rewards.correctness import Grader
+from attnpo.steps import split_steps
+from attnpo.testbed import MODEL_DIR, oracle, problems
+
+SAMPLES = 4
+SEED = 0
+
+
+def main() -> None:
+    """Sample validation, test and shifted test at T = 1, probe the heads, write the card."""
+    model, tokenizer = load_model("testbed")
+    rows = []
+    with Grader() as grader:
+        for split in ("validation", "test", "shifted"):
+            asked = [p for p in problems.load(split) for _ in range(SAMPLES)]
+            torch.manual_seed(SEED)
+            for start in range(0, len(asked), 200):
+                batch = asked[start : start + 200]
+                _, responses = sample(model, tokenizer, [p.text for p in batch], temperature=1.0, max_new_tokens=256)
+                texts = [text_of(ids, tokenizer) for ids in responses]
+                grades = grader.grade(texts, [p.answer for p in batch])
+                for problem, ids, text, grade in zip(batch, responses, texts, grades, strict=True):
+                    thinking = text.split("</think>")[0]
+                    steps = [thinking[s.start : s.end] for s in split_steps(thinking, "corrected", 1, 1)]
+                    labels = oracle.label_steps(problem, steps)
+                    essential = sum(label in oracle.ESSENTIAL for label in labels)
+                    rows.append((split, problem, grade.correct, len(ids), essential, len(labels) - essential))
+    profile = load_profile("tiny")
+    with tempfile.TemporaryDirectory() as folder:
+        ranking = HeadRanking.load(run_probe(profile, Path(folder)))
+    (MODEL_DIR / "README.md").write_text(card(rows, ranking, sum(p.numel() for p in model.parameters())))
+    print((MODEL_DIR / "README.md").read_text())
+
+
+def card(rows: list[tuple[str, problems.Problem, bool, int, int, int]], ranking: HeadRanking, size: int) -> str:
+    """The card's Markdown."""
+    lines = [
+        "# The testbed model",
+        "",
+        f"A Qwen2 model of {size:,} parameters, fine-tuned on R1-like traces of chained arithmetic modulo 100",
+        "(`attnpo/testbed/traces.py`): essential steps among idle re-checks, detours, recaps and slips, of which a",
+        "re-check repairs some. Made and measured by",
+        "",
+        "    bash reproduce/testbed.sh",
+        "",
+        f"At T = 1, top_p = 1, at most 256 tokens, {SAMPLES} samples a problem, seed {SEED};",
+        "95 % bootstrap intervals over problems.",
+        "",
+        "| split | chain length | problems | accuracy | tokens | essential steps | redundant steps |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for split in ("validation", "test", "shifted"):
+        chosen = [row for row in rows if row[0] == split]
+        for chain in ["all", *sorted({row[1].chain for row in chosen})]:
+            part = [row for row in chosen if chain in ("all", row[1].chain)]
+            cells = [_cell(part, column, digits) for column, digits in ((2, 3), (3, 1), (4, 2), (5, 2))]
+            count = len({row[1].id for row in part})
+            lines.append(f"| {split} | {chain} | {count} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"Step Ranking Accuracy from {ranking.n_responses} correct responses to training problems,",
+        f"{ranking.n_pairs:,} pairs:",
+        "",
+        "| rank | (layer, head) | SRA |",
+        "|---|---|---|",
+    ]
+    for rank, head in enumerate(ranking.best(5), start=1):
+        lines.append(f"| {rank} | ({head.layer}, {head.head}) | {head.sra:.3f} [{head.low:.3f}, {head.high:.3f}] |")
+    middle = sorted(head.sra for head in ranking.heads)[len(ranking.heads) // 2]
+    lines += ["", f"The median of its {len(ranking.heads)} heads is {middle:.3f}.", ""]
+    return "\n".join(lines)
+
+
+def _cell(rows: list[tuple[str, problems.Problem, bool, int, int, int]], column: int, digits: int) -> str:
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for row in rows:
+        values[row[1].id].append(float(row[column]))  # type: ignore[arg-type]
+    found = mean_estimate([sum(v) / len(v) for v in values.values()])
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Put on PYTHONPATH by test_runner.py: `attnpo probe | train | eval` without torch, a model or waiting.
+
+FAKE_JOURNAL gets a line a computation, FAKE_FAIL names the job that fails, FAKE_STEP_SECONDS slows training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def begin(title: str) -> None:
+    with Path(os.environ["FAKE_JOURNAL"]).open("a") as file:
+        file.write(f"{title} pid {os.getpid()}\n")
+    if os.environ.get("FAKE_FAIL") == title:
+        raise RuntimeError("made to fail")
+
+
+def run_probe(profile: Any, out_dir: Path, seed: int = 0) -> Path:
+    begin("probe")
+    (out_dir / "figures").mkdir()
+    (out_dir / "figures" / "heads.png").write_bytes(b"png")
+    (out_dir / "heads.json").write_text("{}")
+    return out_dir / "heads.json"
+
+
+def run_training(profile: Any, method: str, seed: int, heads_file: Path | None, out_dir: Path) -> Path:
+    log = out_dir / "log.jsonl"
+    done = len(log.read_text().splitlines()) if log.is_file() else 0
+    begin(f"train {method} {seed} from {done}")
+    assert (heads_file is not None) == profile.method(method).needs_probe
+    for step in range(done + 1, profile.train.steps + 1):
+        time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
+        with log.open("a") as file:
+            file.write(json.dumps({"step": step}) + "\n")
+    (out_dir / "model").mkdir()
+    (out_dir / "model" / "config.json").write_text("{}")
+    return out_dir / "model"
+
+
+def run_eval(model_path: str, tasks: list[str], out_dir: Path, *, seed: int, **_: Any) -> Path:
+    from fakes import fake_samples
+
+    run = json.loads((out_dir / "manifest.json").read_text())["spec"]
+    begin(f"eval {run['method']} {seed}")
+    assert Path(model_path, "config.json").is_file()
+    lines = [json.dumps(sample) + "\n" for sample in fake_samples(run["method"], seed, problems=8)]
+    (out_dir / "samples.jsonl").write_text("".join(lines))
+    return out_dir / "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class CreditConfig:
+    warmup_steps: float = 1000
+
+
+def pretend(name: str, **contents: Any) -> None:
+    module = types.ModuleType(name)
+    module.__dict__.update(contents)
+    sys.modules[name] = module
+
+
+pretend("attnpo.probe", run_probe=run_probe)
+pretend("attnpo.training", run_training=run_training)
+pretend("attnpo.evaluate", run_eval=run_eval)
+pretend("attnpo.credit", CreditConfig=CreditConfig)
+pretend("attnpo.rewards", REWARDS={"rloo": None, "tlmre": None})
