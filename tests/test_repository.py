@@ -1,0 +1,64 @@
+"""Pins and commands that stand in more than one file agree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_pins_satisfy_every_range() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = map(Requirement, project["dependencies"] + project["optional-dependencies"]["test"])
+    for requirement in requirements:
+        version = pins()[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} does not admit {version}"
+
+
+def test_the_pins_are_versions_anyone_can_install() -> None:
+    for name, version in pins().items():
+        assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{name}=={version}"
+
+
+def test_ci_runs_the_readme_s_second_command() -> None:
+    command = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1]
+    assert "tox" in command
+    assert command in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_pre_commit_uses_the_pinned_ruff() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"ruff==([\w.]+)", text)) == {pins()["ruff"]}
+
+
+def test_scripts_are_valid_bash_and_executable() -> None:
+    scripts = [*(ROOT / "reproduce").glob("*.sh"), ROOT / ".ci" / "run"]
+    assert len(scripts) >= 3
+    for script in scripts:
+        subprocess.run(["bash", "-n", str(script)], check=True)
+        assert script.stat().st_mode & 0o111, f"{script.name} is not executable"
+
+
+def test_an_old_python_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    old = tmp_path / "python-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    command = ["bash", str(ROOT / "reproduce" / "table1.sh"), "--dry-run"]
+    done = subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", "PYTHON": str(old)}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "no Python 3.11 or newer" in done.stderr
+    assert "set PYTHON=" in done.stderr
