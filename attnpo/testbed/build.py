@@ -41,13 +41,13 @@ class BuildConfig:
     out: Path = MODEL_DIR
     """Folder to write tokenizer, configuration and weights to."""
     seed: int = 0
-    steps: int = 3200
-    """Optimizer steps; about half an hour on one core."""
+    steps: tuple[int, ...] = (3200, 1200)
+    """Optimizer steps of each round; half an hour and ten minutes on one core."""
     batch_size: int = 32
     """Traces a step."""
-    learning_rate: float = 3e-3
+    learning_rates: tuple[float, ...] = (3e-3, 1.5e-3)
+    """Peak of each round. A round starts with a new optimizer: linear warm-up, then cosine decay to a tenth."""
     warmup_steps: int = 100
-    """Linear warm-up; cosine decay to a tenth after it."""
     vocab_size: int = 512
     hidden_size: int = 128
     intermediate_size: int = 384
@@ -197,25 +197,21 @@ def _pool_of_batches(rng: random.Random, config: BuildConfig) -> list[list[tuple
     return batches
 
 
-def build(config: BuildConfig) -> Path:
-    """Train tokenizer and model and save them to `config.out`; prints the loss as it goes."""
-    torch.manual_seed(config.seed)
-    rng = random.Random(config.seed + 1)
-    tokenizer = train_tokenizer(config)
-    model = new_model(config, tokenizer)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
+def fine_tune(model: Qwen2ForCausalLM, tokenizer: Any, config: BuildConfig, number: int) -> None:
+    """Round `number` of fine-tuning, on traces of its own."""
+    steps, rng = config.steps[number], random.Random(config.seed + 1 + 10 * number)
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
+        lr=config.learning_rates[number],
         betas=(0.9, 0.98),
     )
 
     def scale(step: int) -> float:
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
-        progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
         return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
@@ -223,7 +219,7 @@ def build(config: BuildConfig) -> Path:
     start = time.time()
     running = 0.0
     pool: list[list[tuple[problems.Problem, str]]] = []
-    for step in range(1, config.steps + 1):
+    for step in range(1, steps + 1):
         if not pool:
             pool = _pool_of_batches(rng, config)
         batch = batch_of(pool.pop(), tokenizer)
@@ -235,8 +231,18 @@ def build(config: BuildConfig) -> Path:
         optimizer.zero_grad(set_to_none=True)
         running += loss.item()
         if step % 100 == 0:
-            print(f"step {step}/{config.steps}  loss {running / 100:.4f}  {time.time() - start:.0f} s", flush=True)
+            print(f"step {step}/{steps}  loss {running / 100:.4f}  {time.time() - start:.0f} s", flush=True)
             running = 0.0
+
+
+def build(config: BuildConfig) -> Path:
+    """Train tokenizer and model and save them to `config.out`; prints the loss as it goes."""
+    torch.manual_seed(config.seed)
+    tokenizer = train_tokenizer(config)
+    model = new_model(config, tokenizer)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
+    for number in range(len(config.steps)):
+        fine_tune(model, tokenizer, config, number)
     tokenizer = prune_vocabulary(model, tokenizer, config)
     config.out.mkdir(parents=True, exist_ok=True)
     model.generation_config.update(
