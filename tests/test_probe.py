@@ -27,8 +27,8 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
 ) -> None:
     ranking = HeadRanking.load(run_probe(profile, tmp_path))
     assert len(ranking.heads) == 32
-    # The card's top three are above .8 by more than the interval that 64 responses leave.
-    assert all(head.sra > 0.8 for head in ranking.best(3))
+    # The card's top three are at .8 and above; 64 responses leave a standard error of about .03.
+    assert all(head.sra > 0.74 for head in ranking.best(3))
     middle = sorted(head.sra for head in ranking.heads)[16]
     assert middle < 0.7
     assert (tmp_path / "figures" / "heads.png").stat().st_size > 0

@@ -35,18 +35,26 @@ CHAT_TEMPLATE = (
 
 
 @dataclass(frozen=True)
+class Round:
+    """One round of fine-tuning, with an optimizer of its own: linear warm-up, then cosine decay to a tenth."""
+
+    steps: int
+    """Optimizer steps."""
+    learning_rate: float
+    """Its peak."""
+
+
+@dataclass(frozen=True)
 class BuildConfig:
     """Every hyperparameter of the embedded model."""
 
     out: Path = MODEL_DIR
     """Folder to write tokenizer, configuration and weights to."""
     seed: int = 0
-    steps: tuple[int, ...] = (3200, 1200)
-    """Optimizer steps of each round; half an hour and ten minutes on one core."""
+    rounds: tuple[Round, ...] = (Round(3200, 3e-3), Round(1200, 1.5e-3))
+    """Half an hour and ten minutes on one core."""
     batch_size: int = 32
     """Traces a step."""
-    learning_rates: tuple[float, ...] = (3e-3, 1.5e-3)
-    """Peak of each round. A round starts with a new optimizer: linear warm-up, then cosine decay to a tenth."""
     warmup_steps: int = 100
     vocab_size: int = 512
     hidden_size: int = 128
@@ -199,12 +207,12 @@ def _pool_of_batches(rng: random.Random, config: BuildConfig) -> list[list[tuple
 
 def fine_tune(model: Qwen2ForCausalLM, tokenizer: Any, config: BuildConfig, number: int) -> None:
     """Round `number` of fine-tuning, on traces of its own."""
-    steps, rng = config.steps[number], random.Random(config.seed + 1 + 10 * number)
+    steps, rng = config.rounds[number].steps, random.Random(config.seed + 1 + 10 * number)
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rates[number],
+        lr=config.rounds[number].learning_rate,
         betas=(0.9, 0.98),
     )
 
@@ -241,7 +249,7 @@ def build(config: BuildConfig) -> Path:
     tokenizer = train_tokenizer(config)
     model = new_model(config, tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
-    for number in range(len(config.steps)):
+    for number in range(len(config.rounds)):
         fine_tune(model, tokenizer, config, number)
     tokenizer = prune_vocabulary(model, tokenizer, config)
     config.out.mkdir(parents=True, exist_ok=True)

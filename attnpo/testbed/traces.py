@@ -17,12 +17,12 @@ class Habits:
 
     slip: float = 0.15
     """A wrong result is written."""
-    repair: float = 0.60
-    """A slip is repaired by the step after it."""
-    confirm_slip: float = 0.10
-    """A slip is re-checked and wrongly confirmed."""
     recheck: float = 0.45
     """A right result is re-checked all the same."""
+    recheck_slip: float = 0.70
+    """A slip is re-checked."""
+    repair: float = 0.86
+    """The re-check of a slip finds it (so 60 % of the slips are repaired); else it confirms the slip."""
     detour: float = 0.25
     """The same result is reached another way."""
     recap: float = 0.30
@@ -49,15 +49,14 @@ def write_trace(problem: Problem, rng: random.Random, habits: Habits = DEFAULT_H
         if rng.random() < habits.slip:
             result = _slipped(right, rng)
         lines.append(f"{opening} {claim} = {result}.")
-        if result != right:
-            draw = rng.random()
-            if draw < habits.repair:
-                lines.append(f"{_recheck_opening(rng)} {claim} = {right}, not {result}.")
-                result = right
-            elif draw < habits.repair + habits.confirm_slip:
-                lines.append(f"{_recheck_opening(rng)} {claim} = {result}, yes.")
-        elif rng.random() < habits.recheck:
+        if result == right and rng.random() < habits.recheck:
             lines.append(_idle_recheck(claim, result, rng))
+        elif result != right and rng.random() < habits.recheck_slip:
+            repaired = rng.random() < habits.repair
+            lines.append(
+                f"{_recheck_opening(rng)} {claim} = " + (f"{right}, not {result}." if repaired else f"{result}, yes.")
+            )
+            result = right if repaired else result
         if rng.random() < habits.detour:
             lines.append(_detour(value, op, n, result, rng))
         if rng.random() < habits.recap:
