@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attnpo"
 
 FLOORS = [
-    "errors steps attention heads credit metrics lengths data responses profile results lm_eval_hook rewards testbed",
-    "labels generation trainer training evaluate report tasks",
+    "errors steps attention heads credit metrics lengths data responses profile results benchmarks lm_eval_hook"
+    " rewards testbed",
+    "labels generation trainer training evaluate lm_eval_task report tasks",
     "probe",
     "runner cli",
 ]

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from attnpo.lengths import Generation, TokenCounts, count_tokens, cut_at_end
-from attnpo.responses import describe, summarise, thinking_part
-from attnpo.rewards.correctness import Grade
+from attnpo.responses import (
+    describe,
+    judge,
+    mean_of_pairs,
+    number_of_responses,
+    summarise,
+    thinking_part,
+)
+from attnpo.rewards.correctness import Grade, Grader
+from attnpo.testbed import MODEL_DIR
 
 TABLE = [b"", b"a", b"</think>", b"</th", b"ink>", b">b", b"</think", b"\xe2\x82", b"\xac", b"<|end|>"]
 
@@ -95,6 +106,7 @@ def test_summarise() -> None:
     figures = summarise(records)
     assert figures.pop("responses") == records
     assert figures.pop("correct_tokens") == [30, 2]
+    assert figures.pop("wrong_tokens") == [60, 1]
     assert figures == pytest.approx(
         {
             "avg@k": 2 / 3,
@@ -119,3 +131,28 @@ def test_summarise() -> None:
 def test_thinking_part_of_a_truncated_response_is_all_of_it() -> None:
     assert thinking_part("a</think>b</think>c") == "a"
     assert thinking_part("a") == "a"
+
+
+def test_judge_asks_for_a_tokenizer_only_to_count_plain_strings() -> None:
+    text = "12</think>\\boxed{5}"
+    generation = Generation.make(text, [1, 2, 3], "stop", TokenCounts(3, 1, 1))
+    asked = []
+
+    def tokenizer() -> Any:
+        asked.append(AutoTokenizer.from_pretrained(MODEL_DIR))
+        return asked[-1]
+
+    with Grader() as grader:
+        exact = judge([generation] * 2, "5", grader, tokenizer)
+        assert not asked
+        mixed = judge([generation, text], "6", grader, tokenizer)
+    assert exact == [describe(generation, Grade(True, False, "5", "equal"), None)] * 2
+    assert [r["counted"] for r in mixed] == ["generated", "retokenized"]
+    assert [r["reason"] for r in mixed] == ["different"] * 2
+    assert mixed[1]["tokens"]["total"] == len(asked[0](text)["input_ids"])
+
+
+def test_aggregations() -> None:
+    assert mean_of_pairs([[30, 2], [0, 0], [60, 1]]) == 30
+    assert math.isnan(mean_of_pairs([[0, 0]]))
+    assert number_of_responses([[{}, {}], [{}]]) == 3

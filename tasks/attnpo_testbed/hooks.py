@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import lru_cache
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import datasets
 
 from attnpo import lengths
-from attnpo.responses import describe, summarise, thinking_part
+from attnpo.responses import judge, summarise, thinking_part
 from attnpo.rewards.correctness import Grader
 from attnpo.steps import split_steps
 from attnpo.testbed import MODEL_DIR, oracle, problems
@@ -65,21 +64,5 @@ def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, 
     """Metrics of one problem from its k responses (`filter: []` keeps all of them)."""
     (responses,) = results
     problem = _by_id(doc["split"])[doc["id"]]
-    records = []
-    for text, grade in zip(responses, _grader.grade(responses, [doc["answer"]] * len(responses)), strict=True):
-        tokenizer = None if isinstance(text, lengths.Generation) else _tokenizer()
-        record = describe(text, grade, tokenizer)
-        record["steps"] = count_steps(problem, thinking_part(text))
-        records.append(record)
-    return summarise(records)
-
-
-def mean_of_correct(pairs: list[list[float]]) -> float:
-    """Mean tokens of all correct responses from [sum, number] pairs; NaN if none is correct."""
-    number = sum(pair[1] for pair in pairs)
-    return sum(pair[0] for pair in pairs) / number if number else math.nan
-
-
-def number_of_responses(records: list[list[dict[str, Any]]]) -> int:
-    """How many responses the figures rest on."""
-    return sum(map(len, records))
+    records = judge(responses, doc["answer"], _grader, _tokenizer)
+    return summarise([r | {"steps": count_steps(problem, thinking_part(r["text"]))} for r in records])

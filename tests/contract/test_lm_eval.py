@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from attnpo import evaluate, lengths, lm_eval_hook
+from attnpo.benchmarks import BENCHMARKS
 from attnpo.errors import AttnPOError
 from attnpo.testbed import build, problems
 
@@ -207,7 +208,7 @@ def test_greedy_responses_are_all_alike(model_dir: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": ["attnpo_tesbed"]}, "no task 'attnpo_tesbed'; ours are attnpo_testbed, "),
+        ({"tasks": ["attnpo_tesbed"]}, "no task 'attnpo_tesbed'; ours are .*attnpo_math500, .*attnpo_testbed, "),
         ({"max_tokens": 4096}, "4096 tokens leaves no room in the model's 1024"),
         ({"samples": 0}, "must be >= 1"),
     ],
@@ -275,7 +276,12 @@ runpy.run_module("lm_eval", run_name="__main__")
 
 
 LIST_OURS = "from lm_eval.tasks import TaskManager\nprint(TaskManager(include_defaults=False).all_tasks)"
-NAMES = "['attnpo_testbed', 'attnpo_testbed_shifted', 'attnpo_testbed_test']"
+NAMES = str(
+    sorted(
+        ["attnpo_testbed", "attnpo_testbed_shifted", "attnpo_testbed_test", "attnpo_math"]
+        + [f"attnpo_{name}" for name in BENCHMARKS]
+    )
+)
 
 
 @pytest.mark.parametrize(("switch", "expected"), [("", NAMES), ("0", NAMES), ("1", "[]")])
