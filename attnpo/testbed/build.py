@@ -155,7 +155,7 @@ def batch_of(pairs: list[tuple[problems.Problem, str]], tokenizer: Any) -> dict[
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def prune_vocabulary(model: Qwen2ForCausalLM, tokenizer: Any, config: BuildConfig) -> Qwen2Tokenizer:
+def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2Tokenizer:
     """Keep the bytes and the phrases in use, as a `Qwen2Tokenizer` whose added tokens are the phrases.
 
     `AutoTokenizer` gives every Qwen2 model a `Qwen2Tokenizer`, whose own pre-tokenizer would cut phrases into words;
