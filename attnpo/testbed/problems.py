@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from attnpo.errors import AttnPOError
 
@@ -103,6 +104,11 @@ def load(split: str) -> list[Problem]:
     """
     if split not in SIZES:
         raise AttnPOError(f"the testbed has no split {split!r}; choose one of {', '.join(SIZES)}")
+    return list(_load(split))
+
+
+@cache
+def _load(split: str) -> tuple[Problem, ...]:
     chains = SHIFTED_CHAINS if split == "shifted" else TRAINING_CHAINS
     wording = "verbose" if split == "shifted" else "plain"
     rng = random.Random(_SEEDS[split])
@@ -117,7 +123,7 @@ def load(split: str) -> list[Problem]:
             problem = sample(rng, split, chain, wording)
         found[problem.id] = problem
         per_chain[chain] += 1
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _distinct_problems(chain: int) -> int:
