@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import random
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from attnpo.errors import AttnPOError
-from attnpo.rewards.correctness import Grader, answer_part, extract_boxed, quick_verdict
+from attnpo.rewards._math_verify_worker import judge
+from attnpo.rewards.correctness import Grader, answer_part, extract_boxed, normalise, quick_verdict
+
+SHARED = Path(os.environ.get("ATTNPO_SHARED") or Path(__file__).parents[1].parent / "shared") / "benchmarks"
+needs_benchmarks = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the benchmark sets beside the checkout")
 
 FAKE_WORKER = r"""
 import json, sys, time
@@ -77,6 +84,10 @@ def test_answer_part_needs_exactly_one_think_end() -> None:
         ("12,34", "1234", None),
         ("72.0", "72", None),
         (r"\frac{1}{2}", r"\frac{1}{2}", True),
+        ("52_8", "52_9", False),
+        ("52_{8}", "52_8", True),
+        ("052_8", "52_8", True),
+        ("52", "52_8", None),
         ("9" * 5000, "9", None),
         ("", "", None),
     ],
@@ -210,3 +221,247 @@ def test_a_worker_that_cannot_start_is_an_error_with_the_remedy() -> None:
         pytest.raises(AttnPOError, match="does not start"),
     ):
         grader.grade([boxed("A")], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("−5", "-5"),
+        ("90°", r"90^{\circ}"),
+        (r"\$1,250", "1,250"),
+        ("$(2,4)$.", "(2,4)"),
+        ("0.333...", "0.333..."),
+        (r"\left\{ x \right.", r"\left\{ x \right."),
+        (".5", ".5"),
+        (r"1\,234{,}567", "1234567"),
+        (r"1,\! 234", "1234"),
+        (r"(1\, 23)", r"(1\, 23)"),
+        (r"1 \\[4pt] 2", r"1 \\ 2"),
+        (r"\bigl(1,2\bigr)", "(1,2)"),
+        (r"A \bigcup B", r"A \bigcup B"),
+        (r"m_{\max }=3", "m=3"),
+        ("t(0,4]", "(0,4]"),
+        ("f(0,4)", "f(0,4)"),
+        (r"\text{18 dollars}", "18"),
+        (r"5\ \text{cm}^2", "5"),
+        (r"5\text{ km}/\text{h}", "5"),
+        (r"\text{east}", r"\text{east}"),
+        (r"\text{12 percent}", r"12\%"),
+        ("3 million", "3 million"),
+        ("18 or 20", "18 or 20"),
+        ("15 xy", "15 xy"),
+        ("2 sin x", "2 sin x"),
+        ("2 arcsin x", "2 arcsin x"),
+        (r"18 \text{ dollars} .", "18"),
+        (r"f(x)=2x \quad \forall x \in \mathbb{R}", "f(x)=2x"),
+        (r"f(x)=2x, \text{ for every } x", "f(x)=2x"),
+        ("", ""),
+    ],
+)
+def test_normalise(answer: str, expected: str) -> None:
+    assert normalise(answer) == expected
+
+
+@pytest.mark.parametrize("unit", [" ", ",", r"\text{a}", "/ ", "{", r"\,", "1,", ".", r"\text{", "a "])
+def test_no_text_keeps_normalise_busy(unit: str) -> None:
+    start = time.monotonic()
+    for text in ("1" + unit * 100_000 + "b", ("1" + unit * 999)[:999] + "b"):
+        normalise(text)
+    assert time.monotonic() - start < 5  # 0.2 s where a quadratic rule meets 1,000 characters
+
+
+# (gold, answers that are the same): math-verify alone says so too.
+SAME = [
+    ("27.0", ["27", "$27$", "27.00"]),
+    ("1234", ["1,234", "1{,}234", r"1,\!234", r"\$1,234"]),
+    (r"\$32,\!348", ["32348", "32,348"]),
+    (r"5.4 \text{ cents}", ["5.4", r"5.4\text{ cents}"]),
+    (r"15\mbox{ cm}^2", ["15", r"15\,\text{cm}^{2}", r"15 \mathrm{~cm}^2"]),
+    (r"90^\circ", ["90", r"90^{\circ}", r"90 \text{ degrees}"]),
+    (r"62.5\%", ["0.625", r"\frac{5}{8}", "62.5%"]),
+    (r"8\%", ["8", "0.08"]),
+    (r"\frac{1}{2}", ["0.5", ".5", "1/2", r"\dfrac{1}{2}", r"\tfrac12", r"\frac{2}{4}", r"50\%"]),
+    (r"\frac{1}{3}", ["0.333333"]),
+    (r"1\frac{4}{5}", ["1.8", r"\frac{9}{5}"]),
+    (".0000672", ["0.0000672", r"6.72 \times 10^{-5}"]),
+    (r"3\sqrt{13}", [r"\sqrt{117}", r"3 \cdot \sqrt{13}"]),
+    ("x=5", ["5", "$x = 5$"]),
+    ("5", ["x=5", r"\mathbf{5}", r"\boxed{5}", r"\text{5}"]),
+    ("$f(x)=2 x$", ["2x", "f(x) = 2x"]),
+    ("k \\geqslant 2", [r"k\ge 2", r"2 \le k", r"[2,\infty)"]),
+    ("(3,4]", [r"\left(3,4\right]", r"x \in (3, 4]"]),
+    (r"(0,9) \cup (9,36)", [r"(9,36)\cup(0,9)", r"x \in (0,9) \cup (9,36)"]),
+    (r"(-\infty, 0) \cup\{1\}", [r"\{1\} \cup \left(-\infty,0\right)"]),
+    (r"\left( 3, \frac{\pi}{2} \right)", [r"(3, \pi/2)", r"\left(3,\dfrac{\pi}{2}\right)"]),
+    ("(6,31,-1)", ["(6, 31, -1)", "6,31,-1"]),
+    ("1,-2", ["-2, 1", r"\{1,-2\}", r"-2 \text{ and } 1", r"x=1 \text{ or } x=-2"]),
+    (r"1 \pm \sqrt{19}", [r"1+\sqrt{19}, 1-\sqrt{19}"]),
+    (r"\{1\pm\sqrt{5},-2\}", [r"-2, 1+\sqrt{5}, 1-\sqrt{5}"]),
+    (r"\text{Evelyn}", ["Evelyn", r"\text{evelyn}"]),
+    (r"\text{(C)}", ["C", "(C)", r"\textbf{(C)}"]),
+    ("52_8", ["52_{8}", "52"]),
+    (r"\begin{pmatrix} -1/3 \\ 2 \end{pmatrix}", [r"\begin{bmatrix} -\frac{1}{3} \\ 2 \end{bmatrix}"]),
+    (r"\cot x", [r"\frac{\cos x}{\sin x}"]),
+    (r"\binom{2n}{n}", [r"\frac{(2n)!}{(n!)^2}"]),
+    ("5x - 7y + 4 = 0", ["5x-7y=-4"]),
+    ("\\frac{N}{2}", [r"\frac{n}{2}"]),  # the case of a letter does not count
+]
+
+# (gold, answers that are different): math-verify alone says so too.
+DIFFERENT = [
+    ("3", ["13", "-3", "3x", "0.3", "3,4", "(3,4)", r"3 \text{ or } 4", r"\frac{1}{3}", "3!", "3^2", "3n"]),
+    ("1234", ["1,235", "1,2,3,4", "12,34", "1.234", "234"]),
+    ("234", ["1,234"]),
+    ("(1,2)", ["(2,1)", "[1,2]", "(1,2]", "(1,2,3)", "f(1,2)"]),
+    ("[1,2)", ["(1,2]", "[1,2]", "(1,2)"]),
+    ("1,-2", ["1,2", "1", "1,-2,3"]),
+    (r"1 \pm \sqrt{19}", [r"1+\sqrt{19}"]),
+    (r"\frac{1}{3}", ["0.333", "0.33333", "0.3", r"33\%"]),
+    (r"\pi", ["3.14", "3.14159"]),
+    ("27.0", ["27.1", "270"]),
+    ("62.5%", ["0.0625", r"6.25\%", "6250"]),
+    ("12.5", ["0.125"]),
+    (r"90^\circ", [r"\frac{\pi}{2}", r"80^\circ"]),
+    ("x=5", ["y=5", "x=-5", "2x=5"]),
+    ("y = 2x + 3", ["y=2x-3", "x=2y+3"]),
+    (r"k \geqslant 2", ["k > 2", r"k \le 2", "2", "k=2"]),
+    (r"(2,\infty)", [r"x \ge 2", "x < 2", r"[2,\infty)", "2"]),
+    (r"(-\infty, 0) \cup\{1\}", [r"(-\infty,0)", r"(-\infty,0]\cup\{1\}", r"\{1\}", "1"]),
+    (r"\text{Evelyn}", [r"\text{Carla}", "E", r"\text{not Evelyn}"]),
+    (r"\text{(C)}", [r"\text{(B)}", "B"]),
+    ("52_8", ["42", "53_8"]),
+    (r"15\mbox{ cm}^2", ["225", "15x^2"]),
+    ("18", ["18x", "18 or 20", r"\text{18 or 20}", "18 to 20", r"2 \text{ or } 18", "18 million"]),
+    ("15", ["15 xy"]),
+    ("10", ["-10", r"10\pi", r"10\sqrt{2}"]),
+    ("6 - 5i", ["6+5i", "6"]),
+    ("2 n", ["2m", "2", "n"]),
+]
+
+# (gold, answer, our verdict, why): math-verify alone says the opposite.
+DIFFERENCES = [
+    ("3", "3.", "equal", "rule 3: full stop"),
+    (r"$(-\infty, 0) \cup\{1\}$.", r"(-\infty, 0) \cup \{1\}.", "equal", "rule 3: full stop"),
+    ("1234", r"1\,234", "equal", "rule 4: thin space in a number"),
+    (r"90^\circ", "90°", "equal", "rule 1: Unicode sign"),
+    (r"90^\circ", r"90\degree", "equal", "rule 5: degree command"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}", "equal", "rule 5"),
+    ("(3,4)", r"\bigl(3,4\bigr)", "equal", "rule 6: command of size"),
+    (r"m_{\max }=n^{2}-1", "n^2-1", "equal", "rule 7: subscript"),
+    ("t(0,4]", "(0,4]", "equal", "rule 8: name before an interval"),
+    ("18", "18 dollars", "equal", "rule 9: unit in plain words"),
+    ("18", r"\text{18 dollars}", "equal", "rule 9: all in one text"),
+    ("$f(x)=2 x$", r"f(x)=2x \text{ for all } x", "equal", "rule 10: quantifier"),
+    ("62.5%", "62.5", "equal", "a percent sign on one side, of a decimal"),
+    ("17.5", r"17.5\%", "equal", "a percent sign on one side, of a decimal"),
+    ("(3,4]", r"3 < x \le 4", "equal", "an inequality for an interval"),
+    ("6m", r"6 \cdot m", "equal", "m is a variable of the gold answer, no unit"),
+    ("6m", "6", "different", "m is a variable of the gold answer, no unit"),
+    ("n+2", "n+2t", "different", "t is a variable beside n, no unit"),
+    (r"2\mathrm{e}", "2", "different", "e is a number, no unit"),
+    (".0000672", ".000067", "different", "6 places are counted from the first digit"),
+    (r"\frac{1}{6084}", "0.000164", "different", "6 places are counted from the first digit"),
+    ("52_8", "52_9", "different", "another base"),
+    ("3", r"3 \text{ million}", "different", "words of quantity are no unit"),
+    ("3", "? = 3", "unparsed", "no number is picked out of what cannot be parsed"),
+]
+
+
+def math_verify_alone(gold: str, answer: str) -> bool:
+    """The verdict of math-verify with its defaults, its time limits aside."""
+    from math_verify import parse, verify
+
+    parsed = [parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (gold, answer)]
+    return verify(*parsed, timeout_seconds=None)
+
+
+def graded(pairs: list[tuple[str, str]]) -> list[str]:
+    with Grader(time_limit=60) as grader:
+        return [g.reason for g in grader.grade([boxed(a) for _, a in pairs], [gold for gold, _ in pairs])]
+
+
+@pytest.mark.parametrize(("table", "same"), [(SAME, True), (DIFFERENT, False)], ids=["same", "different"])
+def test_usual_rewritings_and_what_only_looks_like_one(table: list[tuple[str, list[str]]], same: bool) -> None:
+    pairs = [(gold, answer) for gold, answers in table for answer in answers]
+    assert [p for p, reason in zip(pairs, graded(pairs), strict=True) if (reason == "equal") != same] == []
+    assert [p for p in pairs if math_verify_alone(*p) != same] == []
+
+
+def test_where_and_why_we_differ_from_math_verify_alone() -> None:
+    pairs = [(gold, answer) for gold, answer, _, _ in DIFFERENCES]
+    assert graded(pairs) == [verdict for _, _, verdict, _ in DIFFERENCES]
+    assert [math_verify_alone(*p) for p in pairs] == [verdict != "equal" for _, _, verdict, _ in DIFFERENCES]
+
+
+def test_plain_integers_take_milliseconds() -> None:
+    responses = [boxed(str(i)) for i in range(128)]
+    with Grader(command=["/nonexistent"]) as grader:
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            grades = grader.grade(responses, ["72"] * 128)
+            seconds.append(time.perf_counter() - start)
+    assert [i for i, g in enumerate(grades) if g.correct] == [72]
+    assert min(seconds) < 0.05  # about 1 ms; a parser would take 0.5 s
+
+
+def benchmark_golds() -> dict[str, str]:
+    lines = [line for path in sorted(SHARED.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+    return {problem["id"]: problem["answer"] for problem in map(json.loads, lines)}
+
+
+@pytest.mark.slow
+@needs_benchmarks
+def test_every_gold_answer_of_the_benchmarks_is_accepted() -> None:
+    golds = benchmark_golds()
+    assert len(golds) == 2500
+    rewritings = {
+        "itself": lambda gold: gold,
+        "in dollars": lambda gold: f"${gold.strip('$.')}$" if gold[0] != "." else gold,
+        "full stop": lambda gold: gold.rstrip(".") + ".",
+        "display fractions": lambda gold: gold.replace("\\frac", "\\dfrac"),
+        "spaces": lambda gold: f" {gold} ".replace(",", ", ") if "(" in gold else f" {gold} ",
+        "large brackets": lambda gold: gold.replace("(", "\\big(").replace("\\left\\big(", "\\left("),
+    }
+    refused = {
+        (name, problem)
+        for name, rewrite in rewritings.items()
+        for problem, reason in zip(golds, graded([(gold, rewrite(gold)) for gold in golds.values()]), strict=True)
+        if reason != "equal"
+    }
+    assert refused == set()
+
+
+@pytest.mark.slow
+@needs_benchmarks
+def test_every_gold_answer_is_one_for_the_parser_too() -> None:
+    from math_verify import parse, verify
+
+    golds = benchmark_golds()
+    # `judge` here and not a grader: exact matches would not reach the parser.
+    assert [p for p, g in golds.items() if judge(normalise(g), normalise(g)) != "equal"] == []
+    # math-verify alone, gold answer in dollars against the same in the box, trips over a full stop.
+    missed = []
+    for problem, gold in golds.items():
+        bare = gold.strip("$")
+        parsed = [parse(text, parsing_timeout=None) for text in (f"${bare}$", f"\\boxed{{{bare}}}")]
+        if not verify(*parsed, timeout_seconds=None):
+            missed.append(problem)
+        assert judge(normalise(bare), normalise(gold)) == "equal"
+    assert missed == ["olympiadbench/62"]
+
+
+@pytest.mark.slow
+@needs_benchmarks
+def test_the_answers_of_other_problems_are_refused() -> None:
+    draw = random.Random(0)
+    golds = sorted({normalise(gold) for gold in benchmark_golds().values()})
+    expressions = [gold for gold in golds if not gold.lstrip("-").replace(",", "").isdigit()]
+    pairs = [tuple(draw.sample(golds, 2)) for _ in range(1500)] + [
+        tuple(draw.sample(expressions, 2)) for _ in range(150)
+    ]
+    accepted = {
+        (gold, answer) for (gold, answer), reason in zip(pairs, graded(pairs), strict=True) if reason == "equal"
+    }
+    # The one exception: math-verify does not heed the case of a letter.
+    assert {tuple(sorted(pair)) for pair in accepted} <= {(r"\frac{N}{2}", r"\frac{n}{2}")}

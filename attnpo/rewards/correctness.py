@@ -1,9 +1,10 @@
 """Is a response correct? Exactly one `</think>`, and the last `\\boxed{}` after it equal to the gold answer.
 
-The rule is the one of AttnPO's evaluation (`paper.md`, "Evaluation setup"). Equality is math-verify's. Its
-own time limits are signals, which work neither in threads nor against long computations in C, so it runs in
-worker processes that are killed and replaced when an item takes too long. Plain integers, and answers that
-equal the gold answer to the character, are decided without a process.
+The rule is the one of AttnPO's evaluation (`paper.md`, "Evaluation setup"). Equality is math-verify's, after
+`normalise` and under the options of `_math_verify_worker.judge`. Its own time limits are signals, which work
+neither in threads nor against long computations in C, so it runs in worker processes that are killed and
+replaced when an item takes too long. Plain integers, and answers that equal the gold answer to the character,
+are decided without a process.
 """
 
 from __future__ import annotations
@@ -77,17 +78,73 @@ def extract_boxed(text: str) -> str | None:
 
 
 def quick_verdict(answer: str, gold: str) -> bool | None:
-    """Equality where it needs no parser: the same text, or both plain integers. None: not decided here."""
-    answer, gold = _bare(answer), _bare(gold)
+    """Equality where it needs no parser: the same text, or both plain integers. None: not decided here.
+
+    Numerals that both name their base (`52_8`) are compared here too: math-verify ignores the base.
+    """
+    answer, gold = normalise(answer), normalise(gold)
     if answer == gold:
         return bool(answer) or None
     if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(gold):
         return int(answer.replace(",", "")) == int(gold.replace(",", ""))
+    if (based := _BASED.fullmatch(answer)) and (gold_based := _BASED.fullmatch(gold)):
+        return based.groups() == gold_based.groups()
     return None
 
 
-def _bare(text: str) -> str:
-    return text.strip().strip("$").strip()
+_BASED = re.compile(r"0*(\d+)_\{?(\d+)\}?")
+_SIGNS = str.maketrans(
+    {"−": "-", "°": r"^{\circ}", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "€": "", "£": ""}
+)
+_QUANTITY = "hundred|thousand|million|billion|dozen"
+_NO_UNIT = f"sqrt|sinh|cosh|tanh|arc[a-z]+|{_QUANTITY}"
+# In the order of the list in `normalise`.
+_RULES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\?\$", ""),
+        (r"^\s+|\s*(?<!\.)(?<!\\right)\.\s*$|\s+$", ""),
+        (r"(?<=\d)(?:\\[,! ]|~|\{,\}|,\\!)\s*(?=\d{3}(?!\d))", ""),
+        (r"\\degree(?![a-zA-Z])", r"^{\\circ}"),
+        (r"\\\\\[-?[\d.]+\s*[a-z]{2}\]", r"\\\\"),
+        (r"\\mathrm\{([ei])\}", r"\1"),
+        (r"\\[bB]igg?[lr]?(?![a-zA-Z])|^\\(?:approx|[lL]arge|huge)(?![a-zA-Z])\s*", ""),
+        (r"_\{?\\(?:max|min)\s*\}?", ""),
+        (r"^[a-zA-Z]\s*(?=\([^()]*\]$|\[[^\[\]]*\)$)", ""),
+        (r"^\\(?:text|textbf|mbox|mathrm|mathbf)\{\s*(\d[^{}]*)\}$", r"\1"),
+        (r"\s*(?:\\text\{\s*)?\bper ?cent\b\s*\}?$", r"\\%"),
+        (rf"\\text\{{\s*((?:{_QUANTITY})\b[^{{}}]*)\}}", r" \1"),
+        (rf"^(-?[\d.,/]+)\s+(?!(?:{_NO_UNIT})\b)[a-z]{{4,}}(?: [a-z]+)*$", r"\1"),
+        (r"(?<=\S)(?:(?:\\[,;: ]|\\q?quad|[\s~/])*\\(?:text|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?)+$", ""),
+        (r"(?<=\S)[,\s]*(?:\\q?quad\s*)?(?:\\forall|(?:\\text\{\s*)?\bfor (?:all|every|any|each)\b).*$", ""),
+    )
+]
+_LONGEST = 1000
+
+
+def normalise(answer: str) -> str:
+    r"""An answer as math-verify reads it, for what it does not read by itself. Answer and gold alike.
+
+    1. Unicode signs become LaTeX: minus, degree, pi, infinity, at most, at least.
+    2. Signs of mathematics mode (`$`) and of money (`\$`, euro, pound) go.
+    3. White space at the ends and one full stop at the end go.
+    4. Thin, forced and tied spaces and braced commas between a digit and three go: `1\,234`, `1{,}234`.
+    5. `\degree` is `^{\circ}`; `\\[4pt]` between the rows of a matrix is `\\`; `\mathrm{e}` is `e`, also for i.
+    6. `\big` and its like go, and `\approx` and commands of size at the start.
+    7. The subscripts `_{\max}` and `_{\min}` of a name go.
+    8. The name before a half-open interval goes: `t(0,4]`, which cannot be a call.
+    9. Units go: `\text{}` at the end with its power, and plain words after a number, the first of four letters or more,
+       also where all is in one `\text{18 dollars}`. "percent" is `\%`; words of quantity ("million") stay.
+    10. A quantifier at the end goes: `f(x)=2x \text{ for all } x`.
+
+    A plain integer, and an answer of more than 1,000 characters, stay as they are: no rule may take long.
+    """
+    if len(answer) > _LONGEST or _INTEGER.fullmatch(answer):
+        return answer
+    answer = answer.translate(_SIGNS)
+    for pattern, replacement in _RULES:
+        answer = pattern.sub(replacement, answer)
+    return answer.strip()
 
 
 class _Worker:
@@ -211,7 +268,7 @@ class Grader:
                         pair = queue.pop()
                     except IndexError:
                         return
-                    judged[pair] = self._judge_one(str(pair[0]), pair[1])
+                    judged[pair] = self._judge_one(normalise(str(pair[0])), normalise(pair[1]))
             except BaseException as error:  # handed to the caller's thread below
                 failures.append(error)
 
