@@ -180,8 +180,8 @@ class AttnPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
         output = super()._generate_and_score_completions(inputs)
         advantages = output["advantages"]
-        if self.args.advantage_estimator == "rloo":
-            group_size = self._group_size()
+        group_size = self._group_size()
+        if self.args.advantage_estimator == "rloo" and group_size > 1:  # evaluation may take single rollouts
             advantages = advantages * (group_size / (group_size - 1))
         gammas = torch.ones_like(output["completion_ids"], dtype=advantages.dtype)
         start = time.perf_counter()

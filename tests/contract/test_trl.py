@@ -192,3 +192,10 @@ def test_logged_advantages_are_the_rescaled_ones(tmp_path: Path, dataset: datase
     ):
         assert f"attnpo/{key}" in entry
     assert 0 < entry["attnpo/scoring_time_share"] < 1
+
+
+def test_it_evaluates_single_rollouts(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    trainer = attnpo_trainer(tmp_path, dataset, num_generations_eval=1, per_device_eval_batch_size=2)
+    metrics = trainer.evaluate(dataset.select(range(4)))
+    assert 0 <= metrics["eval_attnpo/group_accuracy"] <= 1
+    assert metrics["eval_attnpo/mean_gamma"] == 1  # a single rollout has no advantage to rescale
