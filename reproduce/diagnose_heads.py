@@ -1,0 +1,97 @@
+"""What the Key-Focus Heads of a testbed probe see, by kind of step: why AttnPO cuts what it cuts.
+
+    .venv/bin/python reproduce/diagnose_heads.py tiny
+
+Reads the finished probe of the profile and writes `head_kinds.csv` into its results folder: for each of the best
+heads, and for their mean as training uses it, the Step Ranking Accuracy of essential steps against each kind of
+redundant step, and the median of S_k / S_base for that kind (S_base at p = 1). Positive attenuation lowers a step in
+proportion to that ratio where it is below 1.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+import torch
+
+from attnpo import runner
+from attnpo.attention import all_heads
+from attnpo.credit import baseline_score
+from attnpo.data import load_items
+from attnpo.generation import load_model
+from attnpo.heads import HeadRanking, ensemble_ranking_accuracy
+from attnpo.probe import score_responses
+from attnpo.profile import checkout_root, load_profile
+from attnpo.results import Run, read_jsonl
+from attnpo.steps import align_steps, token_bytes_table
+from attnpo.testbed import oracle
+
+
+def main(name: str) -> None:
+    """Score the probe's correct responses again and split the redundant steps by the oracle's label."""
+    profile = load_profile(name)
+    results = checkout_root() / "results" / profile.results_name
+    probe = Run.at(results, runner.probe_spec(profile))
+    ranking = HeadRanking.load(probe.folder / "heads.json")
+    model, tokenizer = load_model(profile.model)
+    items = {item.id: item for item in load_items(profile.data, profile.probe.split)}
+    responses = [
+        (items[row["problem_id"]], row["prompt_ids"], row["response_ids"])
+        for path in sorted((probe.folder / "samples").iterdir())
+        for row in read_jsonl(path)
+        if row["correct"]
+    ]
+    heads, table = all_heads(model), token_bytes_table(tokenizer)
+    top = ranking.top(profile.probe.heads)
+    sets = {f"({layer}, {head})": [heads.index((layer, head))] for layer, head in top}
+    sets[f"mean of {len(top)}"] = [heads.index(head) for head in top]
+
+    scores, labels, bases = [], [], []
+    for response in responses:
+        found, _ = score_responses(profile, model, tokenizer, [response])
+        if not found:
+            continue  # no steps of both kinds
+        item, prompt, ids = response
+        settings = profile.steps
+        steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
+        assert steps is not None
+        assert item.testbed is not None
+        kinds = oracle.label_steps(item.testbed, [steps.text[s.start : s.end] for s in steps.steps])
+        assert len(kinds) == found[0].shape[1]  # no step of the testbed is without tokens
+        scores.append(found[0])
+        labels.append(kinds)
+        bases.append(baseline_score(1.0, steps.answer[1] - steps.answer[0], len(prompt) + len(ids)))
+
+    rows = []
+    for title, members in sets.items():
+        for kind in ("essential", *oracle.REDUNDANT):
+            wanted = oracle.ESSENTIAL if kind == "essential" else (kind,)
+            ratios = [
+                score[members, k].mean().item() / base
+                for score, kinds, base in zip(scores, labels, bases, strict=True)
+                for k, label in enumerate(kinds)
+                if label in wanted
+            ]
+            row = {"heads": title, "kind": kind, "steps": len(ratios)}
+            row["median_score_over_baseline"] = round(float(torch.tensor(ratios).median()), 3)
+            if kind != "essential":
+                picked = [[k for k, label in enumerate(ks) if label in (*oracle.ESSENTIAL, kind)] for ks in labels]
+                accuracy = ensemble_ranking_accuracy(
+                    [score[:, index] for score, index in zip(scores, picked, strict=True)],
+                    [
+                        torch.tensor([ks[k] in oracle.ESSENTIAL for k in index])
+                        for ks, index in zip(labels, picked, strict=True)
+                    ],
+                    members,
+                )
+                row |= {"sra": round(accuracy.sra.item(), 3), "low": round(accuracy.low.item(), 3)}
+                row |= {"high": round(accuracy.high.item(), 3), "pairs": accuracy.n_pairs}
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(results / "head_kinds.csv", index=False)
+    print(frame.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "tiny")
