@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from fakes import MEANS, fake_profile, fake_tables
@@ -205,3 +206,12 @@ def test_the_report_is_written_from_derived_files(tmp_path: Path) -> None:
 def test_missing_derived_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match=r"problems\.csv: missing"):
         write_report(fake_profile(tmp_path), tmp_path, Console())
+
+
+def test_labels_of_close_points_part() -> None:
+    sides = figures._away_from_nearest(np.array([[81.0, 94.2], [81.1, 93.6], [97.0, 98.0]]))
+    assert sides[0] == (False, True)
+    assert sides[1] == (True, False)
+    same = figures._away_from_nearest(np.array([[1.0, 1.0], [1.0, 1.0]]))
+    assert same == [(False, False), (True, True)]
+    assert figures._away_from_nearest(np.array([[3.0, 4.0]])) == [(True, True)]

@@ -44,7 +44,8 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
         spare = iter(_MORE_COLORS)
         shown = [(row.method, row.label, row.cells) for row in block.rows if row.cells is not None]
         shown.sort(key=lambda row: row[2]["tokens"].value)
-        for i, (method, label, cells) in enumerate(shown):
+        points = np.array([(c["tokens"].value, 100 * c["correct"].value) for _, _, c in shown]).reshape(-1, 2)
+        for (method, label, cells), (right, up) in zip(shown, _away_from_nearest(points), strict=True):
             color = COLORS.get(method) or next(spare, "#000000")
             tokens, accuracy = cells["tokens"], cells["correct"]
             axes.errorbar(
@@ -61,8 +62,10 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
             axes.annotate(
                 label,
                 (tokens.value, 100 * accuracy.value),
-                xytext=(5, 5) if i % 2 else (5, -11),  # neighbours do not cover each other
+                xytext=(5 if right else -5, 5 if up else -5),
                 textcoords="offset points",
+                ha="left" if right else "right",
+                va="bottom" if up else "top",
                 color=color,
                 fontweight="bold",
             )
@@ -107,6 +110,22 @@ def heads_heatmap(ranking: HeadRanking, path: Path) -> list[Path]:
         axes.set_ylabel("layer")
         figure.colorbar(image, ax=axes, label="Step Ranking Accuracy")
     return _save(figure, path)
+
+
+def _away_from_nearest(points: np.ndarray) -> list[tuple[bool, bool]]:
+    """For each of (N, 2) points whether its label goes right, and up: away from the nearest other point."""
+    span = np.ptp(points, axis=0) if len(points) else np.ones(2)
+    scaled = points / np.where(span > 0, span, 1)
+    sides = []
+    for i, point in enumerate(scaled):
+        others = [(float(np.hypot(*(point - other))), j) for j, other in enumerate(scaled) if j != i]
+        if not others:
+            sides.append((True, True))
+            continue
+        _, nearest = min(others)
+        (dx, dy), later = point - scaled[nearest], i > nearest
+        sides.append((bool(dx > 0 or (dx == 0 and later)), bool(dy > 0 or (dy == 0 and later))))
+    return sides
 
 
 def _save(figure: Figure, path: Path) -> list[Path]:
