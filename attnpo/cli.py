@@ -17,6 +17,7 @@ from attnpo import runner
 from attnpo.errors import AttnPOError
 from attnpo.profile import Profile, checkout_root, load_profile
 from attnpo.results import Run
+from attnpo.testbed import model_path
 
 ProfileName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.yaml")]
 Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
@@ -84,7 +85,7 @@ def evaluate(
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
     run = Run.at(results_dir, runner.eval_spec(loaded, method, seed))
-    model = runner.model_path(loaded)
+    model = model_path(loaded.model)
     if method != "base":
         needed = Run.at(results_dir, runner.train_spec(loaded, method, seed))
         command = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"

@@ -9,20 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.errors import AttnPOError
-from attnpo.testbed import MODEL_DIR
-
-
-def model_path(model: str) -> str:
-    """The folder or hub id behind a profile's `model`; `testbed` is the embedded one.
-
-    Raises:
-        AttnPOError: the embedded weights are not there.
-    """
-    if model != "testbed":
-        return model
-    if not (MODEL_DIR / "model.safetensors").is_file():
-        raise AttnPOError(f"{MODEL_DIR}: the embedded model is missing; run `bash reproduce/testbed.sh`")
-    return str(MODEL_DIR)
+from attnpo.testbed import model_path
 
 
 def load_model(model: str, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

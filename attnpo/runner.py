@@ -34,6 +34,7 @@ import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.profile import Profile, build, checkout_root
 from attnpo.results import Run, canonical_json, run_id, sha256_files
+from attnpo.testbed import model_path
 
 Kind = Literal["probe", "train", "eval"]
 WATCH_VARIABLE = "ATTNPO_RUNNER_PIPE"
@@ -76,24 +77,9 @@ class Job:
 # the plan
 
 
-def model_path(profile: Profile) -> str:
-    """Where the untrained model is: the embedded weights, or the profile's folder or hub id.
-
-    Raises:
-        AttnPOError: the embedded weights are missing.
-    """
-    if profile.model != "testbed":
-        return profile.model
-    from attnpo.testbed import MODEL_DIR
-
-    if not (MODEL_DIR / "model.safetensors").is_file():
-        raise AttnPOError(f"the embedded model is missing from {MODEL_DIR}; make it with reproduce/testbed.sh")
-    return str(MODEL_DIR)
-
-
 def model_identity(profile: Profile) -> dict[str, Any]:
     """What names the untrained model for good: a hash of the files of a folder, or hub id and revision."""
-    folder = Path(model_path(profile))
+    folder = Path(model_path(profile.model))
     if folder.is_dir():
         files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
         return {

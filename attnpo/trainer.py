@@ -253,13 +253,14 @@ class AttnPOTrainer(GRPOTrainer):
             batches += [[] for _ in range(most - len(batches))]
         model = self.model_wrapped if self.args.scoring_full_forward else self.accelerator.unwrap_model(self.model)
         scores: dict[int, torch.Tensor] = {}
+        all_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        prompt_width = output["prompt_ids"].shape[1]
         for batch in batches:
             picked = batch or [0]  # an empty turn still takes part in the sharded forward
-            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[picked]
+            ids = all_ids[picked]
             mask = torch.zeros_like(ids)
             queries = torch.zeros_like(ids, dtype=torch.bool)
             owner = torch.full_like(ids, -1)
-            prompt_width = output["prompt_ids"].shape[1]
             mask[:, :prompt_width] = output["prompt_mask"][picked]
             for i, row in enumerate(picked):
                 length = len(self._rollouts["ids"][row])

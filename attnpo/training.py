@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from attnpo.errors import AttnPOError
 from attnpo.generation import load_model, text_of
 from attnpo.heads import HeadRanking
 from attnpo.profile import Profile
+from attnpo.responses import thinking_part
 from attnpo.results import atomic_write_jsonl
 from attnpo.rewards.correctness import Grader
 from attnpo.steps import split_steps
@@ -176,19 +178,16 @@ class Correctness:
         return [float(grade.correct) for grade in grades]
 
     def _log_steps(self, texts: list[str], ids: list[str], log_metric: Any) -> None:
-        counts = dict.fromkeys(oracle.LABELS, 0)
+        counts: Counter[str] = Counter()
+        settings = self.profile.steps
         for text, problem_id in zip(texts, ids, strict=True):
-            thinking = text.split("</think>", 1)[0]
-            steps = self.profile.steps
-            cut = split_steps(thinking, steps.phrases, steps.min_chars, steps.lone_trigger_chars)
+            thinking = thinking_part(text)
+            steps = split_steps(thinking, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
             problem = self.items[problem_id].testbed
             assert problem is not None
-            for label in oracle.label_steps(problem, [thinking[s.start : s.end] for s in cut]):
-                counts[label] += 1
+            counts.update(oracle.count_steps(problem, [thinking[s.start : s.end] for s in steps]))
         for label, count in counts.items():
             log_metric(f"steps/{label}", count / len(texts))
-        log_metric("steps/essential", sum(counts[label] for label in oracle.ESSENTIAL) / len(texts))
-        log_metric("steps/redundant", sum(counts[label] for label in oracle.REDUNDANT) / len(texts))
 
 
 class _LogFile(TrainerCallback):

@@ -13,6 +13,7 @@ from attnpo.heads import HeadRanking
 from attnpo.metrics import mean_estimate
 from attnpo.probe import run_probe
 from attnpo.profile import load_profile
+from attnpo.responses import thinking_part
 from attnpo.rewards.correctness import Grader
 from attnpo.steps import split_steps
 from attnpo.testbed import MODEL_DIR, oracle, problems
@@ -35,11 +36,11 @@ def main() -> None:
                 texts = [text_of(ids, tokenizer) for ids in responses]
                 grades = grader.grade(texts, [p.answer for p in batch])
                 for problem, ids, text, grade in zip(batch, responses, texts, grades, strict=True):
-                    thinking = text.split("</think>")[0]
+                    thinking = thinking_part(text)
                     steps = [thinking[s.start : s.end] for s in split_steps(thinking, "corrected", 1, 1)]
-                    labels = oracle.label_steps(problem, steps)
-                    essential = sum(label in oracle.ESSENTIAL for label in labels)
-                    rows.append((split, problem, grade.correct, len(ids), essential, len(labels) - essential))
+                    counts = oracle.count_steps(problem, steps)
+                    row = (split, problem, grade.correct, len(ids), counts["essential"], counts["redundant"])
+                    rows.append(row)
     profile = load_profile("tiny")
     with tempfile.TemporaryDirectory() as folder:
         ranking = HeadRanking.load(run_probe(profile, Path(folder)))

@@ -8,5 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attnpo.errors import AttnPOError
+
 MODEL_DIR = Path(__file__).parent / "model"
 """Tokenizer, configuration and weights of the tiny model (Qwen2 architecture), rebuilt by `reproduce/testbed.sh`."""
+
+
+def model_path(model: str) -> str:
+    """The folder or hub id behind a profile's `model`; `testbed` is the embedded one.
+
+    Raises:
+        AttnPOError: the embedded weights are not there.
+    """
+    if model != "testbed":
+        return model
+    if not (MODEL_DIR / "model.safetensors").is_file():
+        raise AttnPOError(f"the embedded model is missing from {MODEL_DIR}; make it with reproduce/testbed.sh")
+    return str(MODEL_DIR)

@@ -7,6 +7,7 @@ a slip ("repair"). Everything else could be left out without losing the answer: 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from attnpo.testbed.problems import Problem, apply
@@ -56,6 +57,16 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
                 label = "recheck"
         labels.append(label)
     return labels
+
+
+def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
+    """How many steps of a trace have each of `LABELS`, and the sums `essential` and `redundant`."""
+    labels = Counter(label_steps(problem, step_texts))
+    sums = {
+        "essential": sum(labels[label] for label in ESSENTIAL),
+        "redundant": sum(labels[label] for label in REDUNDANT),
+    }
+    return sums | {label: labels[label] for label in LABELS}
 
 
 def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool:

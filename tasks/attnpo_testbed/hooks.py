@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -52,12 +51,7 @@ def _tokenizer() -> Any:
 def count_steps(problem: problems.Problem, thinking: str) -> dict[str, int]:
     """Steps of a trace by the oracle: how many essential and redundant ones, and of each label."""
     texts = [thinking[step.start : step.end] for step in split_steps(thinking, "corrected", min_chars=1)]
-    labels = Counter(oracle.label_steps(problem, texts))
-    sums = {
-        "essential": sum(labels[label] for label in oracle.ESSENTIAL),
-        "redundant": sum(labels[label] for label in oracle.REDUNDANT),
-    }
-    return sums | {label: labels[label] for label in oracle.LABELS}
+    return oracle.count_steps(problem, texts)
 
 
 def process_results(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
