@@ -34,9 +34,9 @@ from attnpo.results import (
     canonical_json,
     device,
     git_state,
+    model_identity,
     package_versions,
     read_jsonl,
-    sha256_files,
 )
 from attnpo.testbed import model_path
 
@@ -224,7 +224,7 @@ def record(settings: Settings, bands: Bands) -> Baseline:
     return Baseline(
         settings=settings,
         bands=bands,
-        model=_model_identity(settings),
+        model={**model_identity(settings.model, settings.revision), "name": settings.model},
         data=data,
         problems=problems,
         values=values,
@@ -278,14 +278,6 @@ def _measure(settings: Settings, expected: Mapping[str, str] | None = None) -> t
         )
         problems, values = problem_means(read_jsonl(Path(folder) / SAMPLES_FILE))
     return data, problems, values
-
-
-def _model_identity(settings: Settings) -> dict[str, Any]:
-    folder = Path(model_path(settings.model))
-    if not folder.is_dir():
-        return {"name": settings.model, "revision": settings.revision}
-    files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
-    return {"name": settings.model, "sha256": sha256_files(files)}
 
 
 # the file

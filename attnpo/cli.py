@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from attnpo import runner
 from attnpo.errors import AttnPOError
 from attnpo.profile import BASES, COMPOSED, Profile, checkout_root, load_profile
-from attnpo.results import Run, atomic_write_text
+from attnpo.results import Run, atomic_write_csv
 from attnpo.testbed import model_path
 
 if TYPE_CHECKING:
@@ -444,9 +444,9 @@ def _write_trials(profile: Profile, results_dir: Path, plan: list[runner.Job]) -
 
     overlays = {f"{stem}@{k}": trial for stem, m in profile.methods.items() for k, trial in enumerate(m.tune, start=1)}
     table = trial_table([job.run for job in plan], overlays)
-    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    atomic_write_text(results_dir / "tune.csv", text)
-    print(text, end="")
+    path = results_dir / "tune.csv"
+    atomic_write_csv(path, table)
+    print(path.read_text(encoding="utf-8"), end="")
 
 
 def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from attnpo.errors import AttnPOError
 from attnpo.lm_eval_hook import tasks_folder
-from attnpo.results import atomic_write_jsonl
+from attnpo.results import atomic_write_jsonl, sample_lines
 
 SAMPLES_FILE = "samples.jsonl"
 RESPONSES_FOLDER = "responses"
@@ -103,7 +103,12 @@ def run_eval(
         torch_random_seed=seed,
         fewshot_random_seed=seed,
     )
-    lines = [line for name in loaded for line in _lines(name, results["samples"][name])]
+    lines = [
+        line
+        for name in loaded
+        for asked in results["samples"][name]
+        for line in sample_lines(name, asked["doc"]["id"], asked["doc"], asked["responses"])
+    ]
     path = Path(out_dir) / SAMPLES_FILE
     atomic_write_jsonl(path, lines)
     shutil.rmtree(responses)
@@ -146,13 +151,3 @@ def _tell(task: Any, suffix: str) -> None:
 def problems_of(task: Any, limit: int | None = None) -> list[dict[str, Any]]:
     """The documents of a task that an evaluation with this limit asks, in order."""
     return [dict(doc) for _, doc in task.doc_iterator(rank=0, limit=limit, world_size=1)]
-
-
-def _lines(task: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    lines = []
-    for document in documents:
-        doc = document["doc"]
-        meta = {key: doc[key] for key in ("chain", "subject") if key in doc}
-        for k, response in enumerate(document["responses"]):
-            lines.append({"task": task, "problem_id": doc["id"], "k": k, **response, "meta": meta})
-    return lines

@@ -16,7 +16,6 @@ Problems are read from the files one at a time: with their tests they take many 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import logging
 import os
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 from attnpo.benchmarks import DATA_VARIABLE
 from attnpo.errors import AttnPOError
+from attnpo.results import sha256_file
 from attnpo.rewards.correctness import THINK_END, Grade, answer_part
 from attnpo.sandbox import Outcome, Sandbox
 
@@ -139,24 +139,12 @@ def _from_hub(name: str, revision: str) -> Path:
             f"({(str(error) or type(error).__name__).splitlines()[0]}); allow the hub, or set {DATA_VARIABLE} to a "
             f"folder with {FOLDER}/{name}"
         ) from error
-    found = _sha256(path)
+    found = sha256_file(path)
     if revision != REVISION:
         logger.warning("LiveCodeBench: %s is of commit %s, SHA-256 %s, not verified", name, path.parent.name, found)
     elif found != FILES[name]:
         raise AttnPOError(f"{path} has SHA-256 {found}, not {FILES[name]}, and is not used; delete it and try again")
     return path
-
-
-def _sha256(path: Path) -> str:
-    found = path.stat()
-    return _digest(path, found.st_size, found.st_mtime_ns)
-
-
-@cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """A file of the hub is verified and then read: its gigabytes are digested once, for as long as it is the same."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[Problem]:
@@ -175,7 +163,7 @@ def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | 
     """
     start, end = _day(start_date, "start_date", date.min), _day(end_date, "end_date", date.max)
     problems: dict[str, Problem] = {}
-    own = [name for name, path in paths.items() if _sha256(path) != FILES[name]]
+    own = [name for name, path in paths.items() if sha256_file(path) != FILES[name]]
     if own:
         logger.warning("LiveCodeBench: not the published files (their SHA-256 is another): %s", ", ".join(own))
     for name, path in paths.items():

@@ -307,6 +307,16 @@ class Profile:
             section = dataclasses.replace(section, attnpo=True, label=f"{section.label} + AttnPO")
         return dataclasses.replace(section, credit=merge(self.credit, section.credit))
 
+    def studied(self) -> StudySection:
+        """The section `study`.
+
+        Raises:
+            AttnPOError: the profile has none.
+        """
+        if self.study is None:
+            raise AttnPOError(f"profile {self.name}: no section 'study'; add one to study the heads")
+        return self.study
+
     def narrowed(self, artefact: str) -> Profile:
         """The profile with just the methods and seeds of one artefact.
 

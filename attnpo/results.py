@@ -12,6 +12,7 @@ is written.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attnpo.errors import AttnPOError
 from attnpo.metrics import PHRASE_KINDS, budgets_below, pass_at_k_each, phrase_counts
 from attnpo.steps import THINK_END
+from attnpo.testbed import model_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +73,29 @@ def sha256_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda p: p.name):
         digest.update(path.name.encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(bytes.fromhex(sha256_file(path)))
     return digest.hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, computed once a process for as long as its size and time of change are the same."""
+    found = path.stat()
+    return _digest(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_identity(model: str, revision: str | None) -> dict[str, Any]:
+    """What names a profile's model for good: a hash of the files of a folder, or hub id and revision."""
+    folder = Path(model_path(model))
+    if folder.is_dir():
+        files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
+        return {"name": model if model == "testbed" else folder.name, "sha256": sha256_files(files)}
+    return {"name": model, "revision": revision}
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -84,6 +107,11 @@ def atomic_write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def atomic_write_csv(path: Path, table: pd.DataFrame) -> None:
+    """`atomic_write_text` of a table, six digits a number."""
+    atomic_write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
@@ -338,8 +366,7 @@ def derive(results_dir: Path, runs: Iterable[Run], artefact: str | None = None) 
         if studies := finished.get(kind):
             tables[kind] = read(studies)
     for name, table in tables.items():
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        atomic_write_text(results_dir / "derived" / (artefact or "") / f"{name}.csv", text)
+        atomic_write_csv(results_dir / "derived" / (artefact or "") / f"{name}.csv", table)
 
 
 def _rows(runs: Iterable[Run]) -> pd.DataFrame:
@@ -482,6 +509,15 @@ def metric_table(problems: pd.DataFrame) -> pd.DataFrame:
     for k in passes:
         table[f"pass@{k}"] = groups[f"pass@{k}"].mean()
     return table.reset_index()
+
+
+def sample_lines(
+    task: str, problem_id: Any, document: Mapping[str, Any], responses: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The lines of a samples.jsonl for one problem, from its document and the k records of `attnpo.responses`."""
+    meta = {key: document[key] for key in ("chain", "subject") if key in document}
+    for k, response in enumerate(responses):
+        yield {"task": task, "problem_id": problem_id, "k": k, **response, "meta": meta}
 
 
 def trial_table(runs: Iterable[Run], overlays: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

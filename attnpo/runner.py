@@ -36,9 +36,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import attnpo
 from attnpo.errors import AttnPOError
-from attnpo.profile import BASES, Profile, StudySection, build, checkout_root
-from attnpo.results import Run, canonical_json, run_id, sha256_files
-from attnpo.testbed import model_path
+from attnpo.profile import BASES, Profile, build, checkout_root
+from attnpo.results import Run, canonical_json, model_identity, run_id
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
 STUDIES: tuple[Kind, ...] = ("responses", "ensemble", "intervention", "stability")
@@ -95,18 +94,6 @@ class Job:
 
 
 # the plan
-
-
-def model_identity(profile: Profile) -> dict[str, Any]:
-    """What names the untrained model for good: a hash of the files of a folder, or hub id and revision."""
-    folder = Path(model_path(profile.model))
-    if folder.is_dir():
-        files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
-        return {
-            "name": profile.model if profile.model == "testbed" else folder.name,
-            "sha256": sha256_files(files),
-        }
-    return {"name": profile.model, "revision": profile.revision}
 
 
 @functools.cache
@@ -173,7 +160,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
     Raises:
         AttnPOError: the profile cannot make it.
     """
-    study = _study(profile)
+    study = profile.studied()
     sampling = ["split", "problems", "samples", "temperature", "max_completion_tokens", "batch_size"]
     more = {
         "responses": sampling,
@@ -194,14 +181,13 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
     return spec
 
 
-def _study(profile: Profile) -> StudySection:
-    if profile.study is None:
-        raise AttnPOError(f"profile {profile.name}: no section 'study'; add one to study the heads")
-    return profile.study
-
-
 def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
-    return {"kind": kind, "seed": seed, "model": model_identity(profile), "attnpo": attnpo.__version__}
+    return {
+        "kind": kind,
+        "seed": seed,
+        "model": model_identity(profile.model, profile.revision),
+        "attnpo": attnpo.__version__,
+    }
 
 
 def plan_runs(profile: Profile, results_dir: Path, base: str = "base", kinds: Collection[str] = ("eval",)) -> list[Job]:

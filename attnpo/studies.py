@@ -26,7 +26,7 @@ from attnpo.generation import complete, load_model, text_of
 from attnpo.heads import Head, HeadRanking, ensemble_ranking_accuracy
 from attnpo.labels import LABELERS
 from attnpo.probe import SCORING_BATCH, sample_responses, score_all, score_responses
-from attnpo.profile import Profile, StudySection
+from attnpo.profile import Profile
 from attnpo.results import atomic_write_json, atomic_write_jsonl, read_jsonl
 from attnpo.rewards.correctness import Grader
 from attnpo.scoring import Response, score_batch
@@ -40,7 +40,7 @@ CONDITIONS = ("whole", "lowest", "random", "highest")
 
 def run_responses(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
     """Sample and grade the responses that are studied: `responses.jsonl`, a batch a file until it is done."""
-    study = _study(profile)
+    study = profile.studied()
     model, tokenizer = load_model(profile.model, profile.revision)
     items = load_items(profile.data, study.split)[: study.problems]
     rows = sample_responses(study, model, tokenizer, items, out_dir / "samples", seed)
@@ -56,7 +56,7 @@ def run_ensemble(profile: Profile, responses: Path, heads_file: Path, out_dir: P
     Raises:
         AttnPOError: the model has fewer heads than `study.ensemble`, or no response has steps of both kinds.
     """
-    study = _study(profile)
+    study = profile.studied()
     model, tokenizer = load_model(profile.model, profile.revision)
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(profile, responses) if right]
     scores, labels = score_responses(profile, model, tokenizer, correct)
@@ -85,7 +85,7 @@ def run_intervention(profile: Profile, responses: Path, heads_file: Path | None,
     Raises:
         AttnPOError: no response has two steps, or the probe's heads are asked for and heads_file is None.
     """
-    study = _study(profile)
+    study = profile.studied()
     model, tokenizer = load_model(profile.model, profile.revision)
     heads = key_focus_heads(profile, heads_file)
     rows = with_steps(profile, tokenizer, _load(profile, responses))
@@ -232,7 +232,7 @@ def key_focus_heads(profile: Profile, heads_file: Path | None) -> list[Head]:
     Raises:
         AttnPOError: the probe's are asked for and heads_file is None.
     """
-    study = _study(profile)
+    study = profile.studied()
     if study.heads != "top":
         return [(layer, head) for layer, head in study.heads]
     if heads_file is None:
@@ -240,14 +240,8 @@ def key_focus_heads(profile: Profile, heads_file: Path | None) -> list[Head]:
     return HeadRanking.load(heads_file).top(profile.probe.heads)
 
 
-def _study(profile: Profile) -> StudySection:
-    if profile.study is None:
-        raise AttnPOError(f"profile {profile.name}: no section 'study'; add one to study the heads")
-    return profile.study
-
-
 def _load(profile: Profile, path: Path) -> list[tuple[Item, list[int], list[int], bool]]:
-    items = {item.id: item for item in load_items(profile.data, _study(profile).split)}
+    items = {item.id: item for item in load_items(profile.data, profile.studied().split)}
     return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in read_jsonl(path)]
 
 

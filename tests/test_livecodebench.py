@@ -309,7 +309,7 @@ def test_a_download_is_verified_and_its_commit_is_said(hub: dict[str, Any], capl
 
 def test_a_verified_download_is_used(hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "same").write_text(json.dumps(ECHO) + "\n")
-    monkeypatch.setitem(lcb.FILES, "test6.jsonl", lcb._sha256(tmp_path / "same"))
+    monkeypatch.setitem(lcb.FILES, "test6.jsonl", lcb.sha256_file(tmp_path / "same"))
     assert [p.id for p in lcb.load(lcb.files("v6"))] == ["echo"]
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import attnpo.report.figures as figures
 import attnpo.report.tables as tables
 from attnpo.estimates import Sample, samples_by_method
-from attnpo.metrics import mean_estimate
+from attnpo.metrics import PHRASE_KINDS, mean_estimate
 from attnpo.profile import Profile
 from attnpo.report.figures import Bar, Curve
 from attnpo.report.tables import NotRunError
@@ -82,7 +82,7 @@ _CURVES = {
     "redundant": "steps/redundant",
 }
 """Panel of the training figure -> column of derived/curves.csv."""
-_PHRASES = {kind: f"phrases/{kind}" for kind in ("doubt", "branch", "summary")}
+_PHRASES = {kind: f"phrases/{kind}" for kind in PHRASE_KINDS}
 
 
 def _training(profile: Profile, results_dir: Path, panels: dict[str, str]) -> tuple[dict[str, list[Curve]], str]:

@@ -17,7 +17,7 @@ from attnpo.report import figures, tables
 from attnpo.report.evaluations import Evaluation, check_comparable, labelled_runs, read_evaluations
 from attnpo.report.published import BENCHMARKS, Published, load_paper, published
 from attnpo.report.tables import Block, Cell, Column, Row, Table, signed
-from attnpo.results import atomic_write_text, problem_table, task_groups
+from attnpo.results import atomic_write_csv, atomic_write_text, problem_table, task_groups
 
 
 def write_comparison(
@@ -62,8 +62,7 @@ def write_comparison(
     table = build_comparison(problems, evaluations, base=base, paper=paper, **options)
     for name, write in (("md", tables.to_markdown), ("csv", tables.to_csv), ("tex", tables.to_latex)):
         atomic_write_text(out / f"report.{name}", write(table))
-    text = problems.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    atomic_write_text(out / "problems.csv", text)
+    atomic_write_csv(out / "problems.csv", problems)
     for block in table.blocks:
         if not block.differences:
             figures.pareto(block, out / "figures" / f"pareto_{block.task}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.results import Run, read_jsonl
+from attnpo.results import Run, read_jsonl, sample_lines
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
 _OURS = "samples.jsonl"
@@ -82,9 +82,7 @@ class Evaluation:
                 raise AttnPOError(f"{path.name}: sampled with {self.conditions[task]} and with {found}; split the file")
             digest.update(str(line["doc_hash"]).encode())
             problem = line["doc"].get("id", line["doc_id"])
-            meta = {key: line["doc"][key] for key in ("chain",) if key in line["doc"]}
-            for k, response in enumerate(line["responses"]):
-                yield {"task": task, "problem_id": problem, "k": k, **response, "meta": meta}
+            yield from sample_lines(task, problem, line["doc"], line["responses"])
         self.documents[task] = digest.hexdigest()
 
 
