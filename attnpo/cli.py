@@ -248,7 +248,7 @@ def report(
 def run(
     artefact: tyro.conf.Positional[str],
     profile: ProfileName,
-    method: str | None = None,
+    method: list[str] | None = None,
     quick: bool = False,
     jobs: int | None = None,
     dry_run: bool = False,
@@ -260,7 +260,7 @@ def run(
         artefact: `table1`; another name under the profile's `artefacts`; `all`: every one of them, then index.html; or
             `tune`, which compares the trials of each method on validation problems and writes tune.csv.
         profile: a name in reproduce/profiles, or a YAML file.
-        method: for `tune`, only the trials of this method.
+        method: for `tune`, only the trials of these methods.
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
         jobs: how many runs side by side, one thread each; if not given, the profile's number or one a usable core.
         dry_run: print the plan, what of it is there and how long the rest may take; run nothing.
@@ -287,7 +287,7 @@ def run(
         not_done = runner.run_jobs(narrowed, results_dir, plan, workers, Console(stderr=True))
         finished = {job.kind for job in plan if job.run.state() == "finished"}
         if artefact == "tune" and "eval" in finished:
-            _write_trials(loaded, results_dir, plan)
+            _write_trials(loaded, results_dir)
         elif artefact == "all" or (artefact != "tune" and finished & set(runner.RUNS_OF.get(artefact, ["eval"]))):
             _write(loaded, artefact, plans, results_dir)
     if not_done:
@@ -300,7 +300,7 @@ def run(
 Plans = Mapping[str, list[runner.Job] | AttnPOError]
 
 
-def _plan(profile: Profile, artefact: str, method: str | None, results_dir: Path) -> tuple[Profile, Plans]:
+def _plan(profile: Profile, artefact: str, method: list[str] | None, results_dir: Path) -> tuple[Profile, Plans]:
     """The profile with just the methods of the artefact, and its jobs; of each artefact, for `all`."""
     if artefact == "tune":
         trials = profile.trials(method)
@@ -439,9 +439,11 @@ def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], It
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
 
 
-def _write_trials(profile: Profile, results_dir: Path, plan: list[runner.Job]) -> None:
+def _write_trials(profile: Profile, results_dir: Path) -> None:
+    """`tune.csv` with every trial that is finished, those of methods not asked for this time too."""
     from attnpo.results import trial_table
 
+    plan = runner.plan_runs(profile.trials(), results_dir, "base@")
     overlays = {f"{stem}@{k}": trial for stem, m in profile.methods.items() for k, trial in enumerate(m.tune, start=1)}
     table = trial_table([job.run for job in plan], overlays)
     path = results_dir / "tune.csv"

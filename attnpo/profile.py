@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -341,13 +342,13 @@ class Profile:
         """The artefacts that the profile makes: those it names, and `table1` in any case."""
         return list(dict.fromkeys(["table1", *self.artefacts]))
 
-    def trials(self, only: str | None = None) -> Profile:
-        """The profile with just the trials of all methods, or of one, and the seeds that they run with.
+    def trials(self, only: Iterable[str] | None = None) -> Profile:
+        """The profile with just the trials of all methods, or of `only` these, and the seeds that they run with.
 
         Raises:
             AttnPOError: nothing to try, or no section `tuning`.
         """
-        stems = list(self.methods) if only is None else [only]
+        stems = list(self.methods if only is None else only)
         names = [f"{stem}@{k + 1}" for stem in stems for k in range(len(self.method(stem).tune))]
         if self.tuning is None or not names:
             what = "no section 'tuning'" if self.tuning is None else f"no method with trials: {_names(stems)}"

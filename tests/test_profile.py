@@ -157,7 +157,7 @@ def test_trials_are_merged_and_evaluated_on_validation_alone(tmp_path: Path) -> 
         assert profile.evaluation_of(name).tasks == ["attnpo_testbed_validation"]
     assert profile.evaluation_of("kimi+attnpo").tasks == profile.evaluation_of("base").tasks == ["attnpo_testbed"]
     with pytest.raises(AttnPOError, match="no method with trials: attnpo"):
-        profile.trials("attnpo")
+        profile.trials(["attnpo"])
     untuned = fake_profile(tmp_path, methods=TRIALS)
     with pytest.raises(AttnPOError, match="no section 'tuning'"):
         untuned.trials()
