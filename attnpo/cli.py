@@ -250,6 +250,7 @@ def run(
     profile: ProfileName,
     method: list[str] | None = None,
     quick: bool = False,
+    recorded: bool = False,
     jobs: int | None = None,
     dry_run: bool = False,
     results: Results = None,
@@ -260,8 +261,10 @@ def run(
         artefact: `table1`; another name under the profile's `artefacts`; `all`: every one of them, then index.html; or
             `tune`, which compares the trials of each method on validation problems and writes tune.csv.
         profile: a name in reproduce/profiles, or a YAML file.
-        method: for `tune`, only the trials of these methods.
+        method: run only these methods (and what they need); the others stand as they are.
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        recorded: of runs whose samples or models are not here, take the records (those in the repository, say) in
+            place of running them again.
         jobs: how many runs side by side, one thread each; if not given, the profile's number or one a usable core.
         dry_run: print the plan, what of it is there and how long the rest may take; run nothing.
         results: folder of results; the checkout's results/ if not given.
@@ -270,22 +273,24 @@ def run(
     results_dir = _results_dir(loaded, results)
     narrowed, plans = _plan(loaded, artefact, method, results_dir)
     plan = runner.all_jobs(plans.values())
+    plan = plan if artefact == "tune" else _only(method, artefact, plan)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = (loaded.launch.workers or cores) if jobs is None else jobs
     if workers < 1:
         raise AttnPOError(f"--jobs {workers}: must be at least 1")
+    left = runner.left_to_do(plan, recorded)
     if dry_run:
         for job in plan:
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
-        for line in _outlook(loaded, plans, plan, workers):
+        for line in _outlook(loaded, plans, plan, left, workers):
             print(line, file=sys.stderr)
         return
     with runner.only_runner(results_dir):
         if artefact == "all":
-            for line in _outlook(loaded, plans, plan, workers):
+            for line in _outlook(loaded, plans, plan, left, workers):
                 print(line, file=sys.stderr)
-        not_done = runner.run_jobs(narrowed, results_dir, plan, workers, Console(stderr=True))
-        finished = {job.kind for job in plan if job.run.state() == "finished"}
+        not_done = runner.run_jobs(narrowed, results_dir, plan, workers, Console(stderr=True), recorded)
+        finished = {job.kind for job in plan if job.run.done()}
         if artefact == "tune" and "eval" in finished:
             _write_trials(loaded, results_dir)
         elif artefact == "all" or (artefact != "tune" and finished & set(runner.RUNS_OF.get(artefact, ["eval"]))):
@@ -309,10 +314,6 @@ def _plan(profile: Profile, artefact: str, method: list[str] | None, results_dir
     if artefact not in [*known, "all"]:
         listed = ", ".join(["table1", "tune", *(name for name in known if name != "table1")])
         raise AttnPOError(f"nothing to make under {artefact!r}; profile {profile.name} has {listed}")
-    if method is not None:
-        raise AttnPOError(
-            f"--method goes with `tune` alone; {artefact} takes the methods that the profile lists for it"
-        )
     if artefact != "all":
         plan = runner.plan_artefacts(profile, results_dir, [artefact])[artefact]
         if isinstance(plan, AttnPOError):
@@ -323,11 +324,20 @@ def _plan(profile: Profile, artefact: str, method: list[str] | None, results_dir
     return everything, runner.plan_artefacts(profile, results_dir, known)
 
 
-def _outlook(profile: Profile, plans: Plans, jobs: list[runner.Job], workers: int) -> list[str]:
+def _only(methods: list[str] | None, artefact: str, plan: list[runner.Job]) -> list[runner.Job]:
+    """The jobs of a plan that are of these methods, of none or of the untrained model."""
+    if methods is None:
+        return plan
+    known = {job.method for job in plan if job.method is not None} - set(BASES)
+    if unknown := [name for name in methods if name not in known]:
+        raise AttnPOError(f"--method {unknown[0]}: {artefact} has {', '.join(sorted(known)) or 'no methods'}")
+    return [job for job in plan if job.method is None or job.method in BASES or job.method in methods]
+
+
+def _outlook(profile: Profile, plans: Plans, jobs: list[runner.Job], left: list[runner.Job], workers: int) -> list[str]:
     """What a plan means, in lines for people: runs by kind, time, what cannot be made."""
-    left = [job for job in jobs if job.run.state() != "finished"]
     kinds = Counter(job.kind for job in left)
-    seconds, unknown = runner.estimate_seconds(profile, jobs, workers)
+    seconds, unknown = runner.estimate_seconds(profile, jobs, left, workers)
     lines = [f"{len(jobs)} runs, {len(left)} to do: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}"]
     if left and unknown == set(kinds):
         lines.append("no time estimate: no such run has been measured, and the profile's `seconds` says nothing")
@@ -417,7 +427,7 @@ def _options(profile: Profile) -> str:
 
 
 def _need(run: Run, name: str, command: str) -> Path:
-    if run.state() != "finished":
+    if not (run.done() if name == "heads.json" else run.state() == "finished"):
         raise AttnPOError(f"{run.id} is not there yet; first: {command}")
     return run.folder / name
 
@@ -452,7 +462,7 @@ def _write_trials(profile: Profile, results_dir: Path) -> None:
 
 
 def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> None:
-    """Derive from what is finished, of all artefacts, then write the artefact; for `all` every one, and the page."""
+    """Derive from what is done, of all artefacts, then write the artefact; for `all` every one, and the page."""
     from attnpo.report import NotRunError, Section, write_artefact, write_page, write_report
     from attnpo.report.artefacts import ARTEFACTS, artefact_of
 
@@ -492,7 +502,7 @@ def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> 
 
 
 def _derive(profile: Profile, plans: Plans, results_dir: Path) -> None:
-    """`derived/` from the finished runs of all artefacts, in one place but for evaluations of an artefact's own."""
+    """`derived/` from the records of all artefacts, in one place but for evaluations of an artefact's own."""
     from attnpo.results import derive
 
     own = {name for name, section in profile.artefacts.items() if section.evaluate}
@@ -501,7 +511,7 @@ def _derive(profile: Profile, plans: Plans, results_dir: Path) -> None:
     sets += [(name, runner.all_jobs([plans[name]])) for name in sorted(own & set(plans))]
     for name, jobs in sets:
         # An artefact's own evaluations: the training runs that it shares say nothing of it.
-        if any(job.run.state() == "finished" for job in jobs if name is None or job.kind == "eval"):
+        if any(job.run.done() for job in jobs if name is None or job.kind == "eval"):
             derive(results_dir, [job.run for job in jobs], name)
 
 

@@ -3,10 +3,12 @@
     results/<profile>/raw/<run_id>/manifest.json    what determined the run, and what it ran on
     results/<profile>/raw/<run_id>/samples.jsonl    (eval) a line per sample
     results/<profile>/raw/<run_id>/model, log.jsonl (train), heads.json (probe)
-    results/<profile>/derived/*.csv                 a pure function of raw/
+    results/<profile>/raw/<run_id>/record.csv       what tables and figures need of it
+    results/<profile>/derived/*.csv                 a pure function of the records
 
 A run is finished once its manifest says so and all its outputs are there; the manifest is the last file that
-is written.
+is written. Manifests and records are small and belong in git, samples and models do not: in a clone a run is
+`recorded`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from attnpo.testbed import model_path
 if TYPE_CHECKING:
     import pandas as pd
 
-State = Literal["absent", "unfinished", "finished"]
+State = Literal["absent", "unfinished", "recorded", "finished"]
 
 _PACKAGES = [
     "attnpo",
@@ -177,19 +179,34 @@ class Run:
     def state(self) -> State:
         """How far it is.
 
-        `finished`: done, all outputs there. `unfinished`: begun. `absent`: neither, or (in a fresh clone) the
-        manifest alone without the outputs it lists.
+        `finished`: done, all outputs there. `recorded`: done, and of its outputs what the tables need is there, as in
+        a fresh clone. `unfinished`: begun. `absent`: none of these.
         """
         manifest = self.manifest()
         if manifest is None:
             return "absent"
         if manifest.get("finished") is None:
             return "unfinished"
-        complete = all(
-            (self.folder / name).is_file() and (self.folder / name).stat().st_size == output["bytes"]
-            for name, output in manifest["outputs"].items()
-        )
-        return "finished" if complete else "absent"
+        outputs = manifest["outputs"]
+        there = {
+            name
+            for name, output in outputs.items()
+            if (self.folder / name).is_file() and (self.folder / name).stat().st_size == output["bytes"]
+        }
+        kind = self.spec.get("kind")
+        if (kind in _RECORDS and RECORD_FILE not in there) or (kind == "probe" and "heads.json" not in there):
+            return "absent"
+        return "finished" if len(there) == len(outputs) else "recorded"
+
+    def done(self) -> bool:
+        """Whether tables and figures can be made of it."""
+        return self.state() in ("recorded", "finished")
+
+    def record(self) -> pd.DataFrame:
+        """Its rows of the derived table of its kind; of a run that is done."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / RECORD_FILE, dtype={"problem_id": str, "chain": str})
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -251,6 +268,9 @@ class Run:
             atomic_write_json(self.folder / "manifest.json", manifest)
             begin = time.monotonic()
             outputs = list(work(self.folder))
+            if read := _RECORDS.get(str(self.spec.get("kind"))):
+                outputs.append(self.folder / RECORD_FILE)
+                atomic_write_csv(outputs[-1], read(self))
             manifest["device"] = device()  # torch is loaded by now: an accelerator shows
             manifest["finished"] = _now()
             manifest["wall_seconds"] = round(manifest["wall_seconds"] + time.monotonic() - begin, 2)
@@ -322,7 +342,7 @@ def device() -> dict[str, Any]:
     }
 
 
-# raw -> derived
+# raw -> records -> derived
 
 COUNTS = [
     *("n", "correct", "parse_failed", "missing_think_end", "truncated", "retokenized"),
@@ -333,10 +353,10 @@ COUNTS = [
 
 
 def derive(results_dir: Path, runs: Iterable[Run], artefact: str | None = None) -> None:
-    """Write `derived/*.csv` from the finished ones of `runs`.
+    """Write `derived/*.csv` from the records of `runs`.
 
     runs; from evaluations problems, metrics, estimates; from training curves; and one of each study of the heads. A
-    table of which no run is finished here is left as it is.
+    table of which no run is done is left as it is.
 
     Args:
         results_dir: results/<profile>.
@@ -344,50 +364,63 @@ def derive(results_dir: Path, runs: Iterable[Run], artefact: str | None = None) 
         artefact: write to `derived/<artefact>/` what belongs to it alone.
 
     Raises:
-        AttnPOError: a raw file that cannot be read.
+        AttnPOError: a manifest that cannot be read.
     """
+    import pandas as pd
+
     from attnpo.estimates import estimate_table
 
     runs = list(runs)
-    finished: dict[str, list[Run]] = {}
+    records: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
-        if run.state() == "finished":
-            finished.setdefault(run.spec["kind"], []).append(run)
+        if run.spec["kind"] in _RECORDS and run.done():
+            records.setdefault(run.spec["kind"], []).append(run.record())
     tables = {"runs": run_table(run for run in runs if (run.manifest() or {}).get("finished"))}
-    if evals := finished.get("eval"):
-        limits = {run.spec.get("evaluate", {}).get("max_completion_tokens") for run in evals} - {None}
-        budgets = budgets_below(min(limits)) if limits else []
-        problems = problem_table(((run, read_jsonl(run.folder / "samples.jsonl")) for run in evals), budgets)
-        tables |= {"problems": problems, "metrics": metric_table(problems)}
-        tables["estimates"] = estimate_table(problems, task_groups())
-    if trains := finished.get("train"):
-        tables["curves"] = curve_table((run, read_jsonl(run.folder / "log.jsonl")) for run in trains)
-    for kind, read in {"ensemble": _rows, "stability": _rows, "intervention": _answers}.items():
-        if studies := finished.get(kind):
-            tables[kind] = read(studies)
+    for kind, parts in records.items():
+        tables[{"eval": "problems", "train": "curves"}.get(kind, kind)] = pd.concat(parts, ignore_index=True)
+    if "problems" in tables:
+        tables["metrics"] = metric_table(tables["problems"])
+        tables["estimates"] = estimate_table(tables["problems"], task_groups())
     for name, table in tables.items():
         atomic_write_csv(results_dir / "derived" / (artefact or "") / f"{name}.csv", table)
 
 
-def _rows(runs: Iterable[Run]) -> pd.DataFrame:
+def _problems(run: Run) -> pd.DataFrame:
+    limit = run.spec.get("evaluate", {}).get("max_completion_tokens")
+    budgets = [] if limit is None else budgets_below(limit)
+    return problem_table([(run, read_jsonl(run.folder / "samples.jsonl"))], budgets)
+
+
+def _curve(run: Run) -> pd.DataFrame:
+    return curve_table([(run, read_jsonl(run.folder / "log.jsonl"))])
+
+
+def _rows(run: Run) -> pd.DataFrame:
     """The rows of <kind>.json, with method and seed."""
     import pandas as pd
 
-    rows = []
-    for run in runs:
-        about = {key: run.spec.get(key) for key in ("method", "seed")}
-        content = json.loads((run.folder / f"{run.spec['kind']}.json").read_text(encoding="utf-8"))
-        rows += [about | row for row in content]
-    return pd.DataFrame(rows)
+    content = json.loads((run.folder / f"{run.spec['kind']}.json").read_text(encoding="utf-8"))
+    return pd.DataFrame([{key: run.spec.get(key) for key in ("method", "seed")} | row for row in content])
 
 
-def _answers(runs: Iterable[Run]) -> pd.DataFrame:
+def _answers(run: Run) -> pd.DataFrame:
     """A row per (condition, problem) of the intervention: sums over its responses."""
     import pandas as pd
 
-    rows = [line for run in runs for line in read_jsonl(run.folder / "samples.jsonl")]
-    table = pd.DataFrame(rows).assign(n=1).drop(columns="response")
+    table = pd.DataFrame(read_jsonl(run.folder / "samples.jsonl")).assign(n=1).drop(columns="response")
     return table.groupby(["condition", "problem_id"], sort=False).sum(numeric_only=True).reset_index()
+
+
+RECORD_FILE = "record.csv"
+
+_RECORDS: dict[str, Callable[[Run], pd.DataFrame]] = {
+    "eval": _problems,
+    "train": _curve,
+    "ensemble": _rows,
+    "stability": _rows,
+    "intervention": _answers,
+}
+"""Kind of run -> what is kept of its raw files in its record: the rows of a derived table."""
 
 
 def task_groups() -> dict[str, list[str]]:
@@ -537,8 +570,10 @@ def trial_table(runs: Iterable[Run], overlays: Mapping[str, Mapping[str, Any]]) 
 
     from attnpo.metrics import aes
 
-    evals = [run for run in runs if run.spec["kind"] == "eval" and run.state() == "finished"]
-    table = metric_table(problem_table((run, read_jsonl(run.folder / "samples.jsonl")) for run in evals))
+    evals = [run.record() for run in runs if run.spec["kind"] == "eval" and run.done()]
+    if not evals:
+        raise AttnPOError("no trial is evaluated; run the plan to its end")
+    table = metric_table(pd.concat(evals, ignore_index=True))
     table = table[table["chain"].eq("all")]
     means = table.groupby("method", sort=False)[["accuracy", "tokens"]].mean()
     if "base@" not in means.index:

@@ -199,36 +199,34 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = "base", kinds: Co
         AttnPOError: a study that the profile cannot make.
     """
     probe = Run.at(results_dir, probe_spec(profile))
-    before: list[Job] = []
-    trains: list[Job] = []
-    after: list[Job] = []
+    jobs: list[Job] = []
     trained = set(kinds) & {"train", "eval", "stability"}
     studied = [kind for kind in STUDIES if kind in kinds]
     if studied:
         responses = Run.at(results_dir, study_spec(profile, "responses"))
-        before.append(Job("responses", None, 0, responses))
+        jobs.append(Job("responses", None, 0, responses))
 
     def study(kind: Kind, needs: tuple[Run, ...], method: str | None = None, seed: int = 0) -> Job:
         spec = study_spec(profile, kind, method, seed)
         return Job(kind, method, seed, Run.at(results_dir, spec), (*needs, probe) if "probe" in spec else needs)
 
-    after += [study(kind, (responses,)) for kind in studied if kind in ("ensemble", "intervention")]
-    evaluated = "eval" in kinds
-    for seed in profile.seeds_of(base) if evaluated else []:
-        run = Run.at(results_dir, eval_spec(profile, base, seed))
-        after.append(Job("eval", base, seed, run, (), profile.artefact))
+    jobs += [study(kind, (responses,)) for kind in studied if kind in ("ensemble", "intervention")]
     for seed in profile.seeds_of(base) if trained else []:
+        after: list[Job] = []
+        if "eval" in kinds:
+            run = Run.at(results_dir, eval_spec(profile, base, seed))
+            after.append(Job("eval", base, seed, run, (), profile.artefact))
         for name, method in profile.methods.items():
             if seed not in profile.seeds_of(name):
                 continue
             train = Run.at(results_dir, train_spec(profile, name, seed))
-            trains.append(Job("train", name, seed, train, (probe,) if method.needs_probe else ()))
-            if evaluated:
+            jobs.append(Job("train", name, seed, train, (probe,) if method.needs_probe else ()))
+            if "eval" in kinds:
                 run = Run.at(results_dir, eval_spec(profile, name, seed))
                 after.append(Job("eval", name, seed, run, (train,), profile.artefact))
             if "stability" in kinds:
                 after.append(study("stability", (responses, train), name, seed))
-    jobs = [*before, *trains, *after]
+        jobs += after  # a seed to its end before the next one: a stopped plan shows whole seeds
     if "probe" in kinds or any(probe in job.needs for job in jobs):
         jobs.insert(0, Job("probe", None, 0, probe))
     return jobs
@@ -257,18 +255,35 @@ def all_jobs(plans: Iterable[list[Job] | AttnPOError]) -> list[Job]:
     return list(jobs.values())
 
 
-def estimate_seconds(profile: Profile, jobs: list[Job], workers: int) -> tuple[float, set[str]]:
-    """Seconds that what is not finished will take, and the kinds of run of which nothing is known.
+def left_to_do(plan: list[Job], recorded: bool = False) -> list[Job]:
+    """What of a plan is to be run.
+
+    Args:
+        plan: each job behind those it needs.
+        recorded: leave out what is recorded, and what only such runs need.
+    """
+    left: list[Job] = []
+    needed: set[str] = set()
+    for job in reversed(plan):
+        # What others need of a run is its models or samples, of the probe its ranking, which is its record.
+        takes = recorded and (job.kind == "probe" or job.run.id not in needed)
+        if job.run.state() not in ("finished", *(["recorded"] if takes else [])):
+            left.insert(0, job)
+            needed |= {run.id for run in job.needs}
+    return left
+
+
+def estimate_seconds(profile: Profile, jobs: list[Job], left: list[Job], workers: int) -> tuple[float, set[str]]:
+    """Seconds that those that are `left` of the jobs will take, and the kinds of run of which nothing is known.
 
     From what finished runs of the kind took, else from the profile's `seconds`.
     """
     known = _known_seconds(jobs)
     seconds, unknown = 0.0, set[str]()
-    for job in jobs:
-        if job.run.state() != "finished":
-            mean = known.get(job.kind) or ([profile.seconds[job.kind]] if job.kind in profile.seconds else [])
-            seconds += sum(mean) / len(mean) if mean else 0.0
-            unknown |= set() if mean else {job.kind}
+    for job in left:
+        mean = known.get(job.kind) or ([profile.seconds[job.kind]] if job.kind in profile.seconds else [])
+        seconds += sum(mean) / len(mean) if mean else 0.0
+        unknown |= set() if mean else {job.kind}
     return seconds / workers, unknown
 
 
@@ -322,14 +337,16 @@ def only_runner(results_dir: Path) -> Iterator[None]:
         yield
 
 
-def run_jobs(profile: Profile, results_dir: Path, plan: list[Job], workers: int, console: Console) -> list[Job]:
-    """Run what is not finished, `workers` at a time; the failed and the jobs that waited for them come back.
+def run_jobs(
+    profile: Profile, results_dir: Path, plan: list[Job], workers: int, console: Console, recorded: bool = False
+) -> list[Job]:
+    """Run what is left to do, `workers` at a time; the failed and the jobs that waited for them come back.
 
     A failed job is reported with its log and the others go on. On SIGINT or SIGTERM, and when this process
     dies in any way, the jobs' processes are killed.
     """
-    finished = {job.run.id for job in plan if job.run.state() == "finished"}
-    waiting = [job for job in plan if job.run.id not in finished]
+    waiting = left_to_do(plan, recorded)
+    finished = {job.run.id for job in plan} - {job.run.id for job in waiting}
     if not waiting:
         return []
     check_methods(profile)

@@ -78,10 +78,25 @@ def test_a_failed_run_is_unfinished_and_resumes(tmp_path: Path) -> None:
 def test_a_clone_with_the_manifest_alone_computes(tmp_path: Path) -> None:
     run = Run.at(tmp_path, SPEC)
     run.compute("attnpo eval", work, {})
-    (run.folder / "samples.jsonl").unlink()
+    for name in ("samples.jsonl", "record.csv"):
+        (run.folder / name).unlink()
     assert run.state() == "absent"
+    assert not run.done()
     assert run.compute("attnpo eval", work, {})
     assert run.state() == "finished"
+
+
+def test_a_clone_with_the_records_shows_the_same_numbers(tmp_path: Path) -> None:
+    runs = fake_runs(tmp_path)
+    derive(tmp_path, runs)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "derived").iterdir()}
+    for path in (*tmp_path.rglob("samples.jsonl"), *tmp_path.rglob("log.jsonl"), *tmp_path.glob("derived/*")):
+        path.unlink()
+    assert [run.state() for run in runs] == ["recorded", "recorded", "absent"]
+    derive(tmp_path, runs)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "derived").iterdir()} == before
+    (runs[0].folder / "record.csv").write_text("method,seed\n")
+    assert runs[0].state() == "absent"
 
 
 @pytest.mark.parametrize("content", ['{"spec": {"ki', "[]", '{"run_id": "x"}', '{"spec": {"kind": "train"}}', ""])

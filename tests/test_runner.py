@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_artefacts_and_seeds_of_methods_decide_the_plan(tmp_path: Path, world: d
     trained = ["tlmre seed 0", "tlmre+attnpo seed 0", "tlmre seed 5"]
     evaluated = ["base seed 0", "base seed 5", *trained]
     assert titles[0] == "probe seed 0"
+    assert titles.index("eval tlmre seed 0") < titles.index("train tlmre seed 5")  # a seed to its end
     assert [t for t in titles if t.startswith("train")] == [f"train {t}" for t in trained]
     assert sorted(t for t in titles if t.startswith("eval")) == sorted(f"eval {t}" for t in evaluated)
 
@@ -269,6 +271,35 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     assert call.jobs().count("eval attnpo 0") == 1
 
 
+def test_recorded_runs_are_taken_only_if_asked_and_models_made_where_needed(
+    tmp_path: Path, world: dict[str, Any]
+) -> None:
+    call = Call(tmp_path, two_methods(world))
+    code, _, err = call("--jobs", "4")
+    assert code == 0, err
+    table = (call.results / "table1.md").read_bytes()
+    once = call.jobs()
+    for path in (call.results / "raw").glob("*/*"):  # what git leaves out
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("manifest.json", "record.csv", "heads.json"):
+            path.unlink()
+
+    code, _, err = call("--recorded")
+    assert (code, call.jobs()) == (0, once), err
+    assert (call.results / "table1.md").read_bytes() == table
+
+    lost = next((call.results / "raw").glob("eval-tlmre-*"))
+    (lost / "record.csv").unlink()
+    code, _, err = call("--dry-run", "--recorded")
+    assert "2 to do: 1 train, 1 eval" in err
+    code, _, err = call("--dry-run")
+    assert f"{len(once)} to do" in err
+    code, _, err = call("--recorded")
+    assert code == 0, err
+    assert sorted(call.jobs()[len(once) :]) == ["eval tlmre 0", "train tlmre 0 from 0"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_call_leaves_no_process_and_goes_on_where_it_stood(
     tmp_path: Path, world: dict[str, Any], how: signal.Signals
@@ -312,9 +343,19 @@ def test_trials_are_compared_by_one_rule_on_validation(tmp_path: Path, world: di
     code, _, err = call(artefact="table9")
     assert code == 2
     assert "nothing to make under 'table9'; profile fake has table1, tune" in err
-    code, _, err = call("--method", "tlmre")
+    code, _, err = call("--method", "tlmr")
     assert code == 2
-    assert "--method goes with `tune` alone" in err
+    assert "--method tlmr: table1 has tlmre" in err
+
+
+def test_some_methods_of_a_table_can_be_run_alone(tmp_path: Path, world: dict[str, Any]) -> None:
+    call = Call(tmp_path, two_methods(world))
+    code, _, err = call("--method", "tlmre", "--jobs", "2")
+    assert code == 0, err
+    assert not [job for job in call.jobs() if "attnpo" in job]
+    table = (call.results / "table1.md").read_text()
+    assert "| AttnPO | not run |" in table
+    assert "| TLMRE | not run |" not in table
 
 
 def test_two_calls_do_not_work_on_the_same_results(tmp_path: Path, world: dict[str, Any]) -> None:
