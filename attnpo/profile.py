@@ -227,6 +227,8 @@ class ReportSection:
     """Task to title, in the order of the table's blocks; empty: every evaluated task under its own name."""
     base_label: str = "base"
     """Name of the untrained model in tables and figures."""
+    reference: str | None = None
+    """Method from which every other one's difference is shown, paired over the problems."""
     accuracy_margin: float = 0.02
     """Non-inferiority margin (share of responses), declared before the runs: 'equal accuracy' needs the
     interval of the accuracy difference to stay above minus this."""

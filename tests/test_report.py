@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import MEANS, fake_profile, fake_samples, fake_tables
+from fakes import MEANS, PROFILE, fake_profile, fake_samples, fake_tables
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -120,6 +120,32 @@ def test_findings_come_from_the_numbers(tmp_path: Path) -> None:
     assert other_against_base.startswith("TLMRE against base")
     strict = build(tmp_path, report={"bootstrap": 200, "accuracy_margin": 0.0001}).blocks[0].findings[0]
     assert strict.startswith("AttnPO is shorter than TLMRE; that its accuracy is equal is not shown.")
+
+
+def test_differences_from_the_reference_are_paired_and_have_a_block_of_their_own(tmp_path: Path) -> None:
+    profile = fake_profile(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})
+    problems, runs = fake_tables(ALL, [0, 1, 2])
+    table = tables.build_table1(profile, problems, runs)
+    assert [block.differences for block in table.blocks] == [False, True] * (len(table.blocks) // 2)
+    plain, block = table.blocks[:2]
+    assert [row.method for row in block.rows] == [m for m in ("base", *profile.methods) if m != "attnpo"]
+    rows, reference = {row.method: row.cells for row in plain.rows}, next(r for r in plain.rows if r.method == "attnpo")
+    for row in block.rows:
+        cells, theirs, ours = row.cells, rows[row.method], reference.cells
+        assert cells is not None and theirs is not None and ours is not None
+        assert cells["accuracy"].value == pytest.approx(theirs["correct"].value - ours["correct"].value)
+        assert cells["tokens"].value == pytest.approx(theirs["tokens"].value - ours["tokens"].value)
+        assert cells["tokens %"].value == pytest.approx(theirs["tokens"].value / ours["tokens"].value - 1)
+        assert cells["tokens"].low < cells["tokens"].value < cells["tokens"].high
+    only_base = problems[problems["method"] == "base"]
+    assert not any(b.differences for b in tables.build_table1(profile, only_base, runs).blocks)
+
+
+def test_methods_of_the_same_reward_are_compared_at_their_own_settings(tmp_path: Path) -> None:
+    methods = {name: dict(section) for name, section in PROFILE["methods"].items()}
+    methods["attnpo"]["reward_args"] = {"alpha": 0.4}
+    table = tables.build_table1(fake_profile(tmp_path, methods=methods), *fake_tables(ALL, [0, 1, 2]))
+    assert table.blocks[0].findings[0].startswith("AttnPO is shorter than TLMRE")
 
 
 def swapped(problems: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

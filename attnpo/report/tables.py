@@ -153,12 +153,13 @@ def build_table1(
     groups = task_groups()
     if not report.blocks:
         tasks += [name for name, members in groups.items() if len(members) > 1 and set(members) <= set(tasks)]
-    blocks = [
-        _group_block(profile, task, groups[task], problems, runs)
-        if task in groups
-        else _block(profile, task, problems[problems["task"] == task], runs)
-        for task in tasks
-    ]
+    blocks = []
+    for task in tasks:
+        if task in groups:
+            blocks.append(_group_block(profile, task, groups[task], problems, runs))
+        else:
+            blocks.append(_block(profile, task, problems[problems["task"] == task], runs))
+        blocks += _difference_block(profile, blocks[-1], groups.get(task, [task]), problems)
     interval = "seeds and problems" if len(profile.seeds) > 1 else "problems only: there is one seed"
     model = "the embedded testbed model" if profile.model == "testbed" else profile.model
     conditions = [
@@ -266,11 +267,41 @@ def _group_block(
     return Block(group, title, columns, rows, [])
 
 
+_DIFFERENCES = [
+    Column("accuracy", "accuracy, points", 100),
+    Column("tokens", "tokens"),
+    Column("tokens %", "tokens, %", 100),
+    Column("redundant_steps", "redundant steps", digits=2),
+    Column("essential_steps", "essential steps", digits=2),
+]
+"""Of `attnpo.estimates.differences`; `tokens %` is the relative one."""
+
+
+def _difference_block(profile: Profile, block: Block, members: Sequence[str], problems: pd.DataFrame) -> list[Block]:
+    """What each row of a block has more than the profile's reference: one block, or none where there is nothing."""
+    report, found = profile.report, samples_by_method(problems[problems["task"].isin(members)])
+    samples = {method: [own[t] for t in members] for method, own in found.items() if set(members) <= set(own)}
+    if report.reference not in samples:
+        return []
+    rows, label = [], next(row.label for row in block.rows if row.method == report.reference)
+    for row in block.rows:
+        if row.cells is None or row.method == report.reference:
+            continue
+        against = differences(samples[row.method], samples[report.reference], **options(report))
+        values = {name: difference for name, (difference, _) in against.items()} | {"tokens %": against["tokens"][1]}
+        about = (row.responses, float(np.mean([s.truncated for s in samples[row.method]])))
+        cells = {c.key: Cell(*e, *about) for c in _DIFFERENCES if (e := values.get(c.key)) is not None}
+        rows.append(replace(row, cells=cells))
+    columns = [c for c in _DIFFERENCES if any(c.key in (row.cells or {}) for row in rows)]
+    title = f"{block.title}, difference from {label}, paired over the problems"
+    return [Block(block.task, title, columns, rows, [], differences=True)] if rows else []
+
+
 def beside(part: Published, blocks: Sequence[Block]) -> Published:
     """A comparison of published values with the measured ones of these blocks in the same grid, where both have a
     benchmark; `part` must have their budget and temperature, see `published`."""
     rows: dict[str, dict[tuple[str, str], PaperValue]] = {}
-    for block in blocks:
+    for block in (b for b in blocks if not b.differences):
         columns = {c.key: c for c in block.columns}
         for row in block.rows:
             for metric in ("accuracy", "tokens", "aes"):
@@ -299,8 +330,7 @@ def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[st
         if not method.attnpo:
             continue
         for other, reference in profile.methods.items():
-            same = (reference.reward, reference.reward_args) == (method.reward, method.reward_args)
-            if reference.attnpo or not same:
+            if reference.attnpo or reference.reward != method.reward:
                 continue
             if missing := [labels[m] for m in (name, other) if m not in samples]:
                 what = " and ".join(missing)
@@ -496,12 +526,14 @@ class _Whole:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """The table for the terminal: a column a method, which fits where a row a method would not."""
+    """The table for the terminal: a column a method, or a row a method where that is narrower."""
     grids = [(f"{table.title}: {block.title}", *_grid(block), block.findings) for block in table.blocks]
     grids += [(part.title, *part.grid(), [part.remark]) for part in table.published]
     for title, headings, rows, notes in grids:
         shown = RichTable(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-        lines = list(zip(headings, *rows, strict=True))
+        lines: list[Sequence[str]] = [headings, *rows]
+        if len(rows) < len(headings):
+            lines = list(zip(*lines, strict=True))
         for i, heading in enumerate(lines[0]):
             shown.add_column(escape(heading), justify="right" if i else "left", no_wrap=True)
         for line in lines[1:]:
