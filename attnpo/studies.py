@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -25,6 +26,7 @@ from attnpo.errors import AttnPOError
 from attnpo.generation import complete, load_model, text_of
 from attnpo.heads import Head, HeadRanking, ensemble_ranking_accuracy
 from attnpo.labels import LABELERS
+from attnpo.metrics import Estimate, bootstrap
 from attnpo.probe import SCORING_BATCH, sample_responses, score_all, score_responses
 from attnpo.profile import Profile
 from attnpo.results import atomic_write_json, atomic_write_jsonl, read_jsonl
@@ -142,7 +144,8 @@ def run_stability(
 ) -> Path:
     """Correlation of step scores between the untrained model and others: `stability.json`, a row a step and head.
 
-    Pearson's r over all steps of all responses that have an answer and at least two steps; 1 at step 0 by definition.
+    Pearson's r over all steps of all responses that have an answer and at least two steps, with its 95 % interval; 1 at
+    step 0 by definition.
 
     Args:
         models: optimizer step -> folder of the weights.
@@ -150,14 +153,16 @@ def run_stability(
     base, tokenizer = load_model(profile.model, profile.revision)
     chosen = set(key_focus_heads(profile, heads_file))
     rows = with_steps(profile, tokenizer, _load(profile, responses))
-    before = _pooled_scores(base, rows)
+    before, problems = _pooled_scores(base, rows)
     found = []
     for step, folder in sorted(models.items()):
         model, _ = load_model(str(folder))
-        r = correlation(before, _pooled_scores(model, rows))
-        for (layer, head), value in zip(all_heads(base), r.tolist(), strict=True):
-            about = {"steps": before.shape[1], "responses": len(rows), "key_focus": (layer, head) in chosen}
-            found.append({"step": step, "layer": layer, "head": head, "r": value, **about})
+        after, _ = _pooled_scores(model, rows)
+        for (layer, head), r in zip(all_heads(base), correlation(before, after, problems), strict=True):
+            about = {"steps": len(problems), "responses": len(rows), "key_focus": (layer, head) in chosen}
+            found.append(
+                {"step": step, "layer": layer, "head": head, "r": r.value, "low": r.low, "high": r.high} | about
+            )
     atomic_write_json(out_dir / "stability.json", found)
     return out_dir / "stability.json"
 
@@ -220,10 +225,29 @@ def kept_ids(response: Response, dropped: set[int]) -> list[int]:
     return [token for token, owner in before if owner not in dropped]
 
 
-def correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson's r of each row of two (H, N) tensors, (H,); NaN where a row is constant."""
+def correlation(one: Tensor, other: Tensor, problems: Sequence[str], **options: Any) -> list[Estimate]:
+    """Pearson's r of each row of two tensors, with its interval: problems are drawn, with all of their steps.
+
+    Args:
+        one, other: (H, N) step scores of H heads.
+        problems: N ids, of the problem that a step belongs to.
+        options: as in `attnpo.metrics.bootstrap`.
+
+    Raises:
+        AttnPOError: a row is constant.
+    """
     a, b = (x.double() - x.double().mean(1, keepdim=True) for x in (one, other))
-    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+    places = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
+    owner = torch.tensor([places[problem] for problem in problems])
+    parts = torch.stack([torch.ones_like(a), a, b, a.square(), b.square(), a * b], dim=2)  # (H, N, 6)
+    sums = torch.zeros(len(a), len(places), 6, dtype=torch.float64).index_add_(1, owner, parts)
+
+    def r(mean: np.ndarray) -> np.ndarray:
+        n, x, y, xx, yy, xy = np.moveaxis(mean, -1, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
+
+    return [bootstrap(r, of_head[None].numpy(), **options) for of_head in sums]
 
 
 def key_focus_heads(profile: Profile, heads_file: Path | None) -> list[Head]:
@@ -253,7 +277,8 @@ def _essential(profile: Profile, row: Studied, dropped: set[int]) -> int | None:
     return sum(labels[k] for k in dropped)
 
 
-def _pooled_scores(model: PreTrainedModel, rows: Sequence[Studied]) -> Tensor:
-    """Step scores (H, N) of every head over the N steps of all responses that have tokens."""
-    scores = score_all(model, [row.response for row in rows])
-    return torch.cat([score[:, ~score[0].isnan()] for score in scores], dim=1)
+def _pooled_scores(model: PreTrainedModel, rows: Sequence[Studied]) -> tuple[Tensor, list[str]]:
+    """Step scores (H, N) of every head over the N steps of all responses that have tokens, and their problems."""
+    scores = [score[:, ~score[0].isnan()] for score in score_all(model, [row.response for row in rows])]
+    problems = [row.item.id for row, score in zip(rows, scores, strict=True) for _ in range(score.shape[1])]
+    return torch.cat(scores, dim=1), problems

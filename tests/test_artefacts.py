@@ -61,8 +61,8 @@ def output(job: runner.Job, folder: Path) -> list[Path]:
                 for o in ("best", "random") for n in (1, 2, 3)]  # fmt: skip
         (folder / "ensemble.json").write_text(json.dumps(rows))
     elif job.kind == "stability":
-        rows = [{"step": s, "layer": la, "head": h, "r": rng.random(), "steps": 9, "responses": 3, "key_focus": h == 0}
-                for s in (2, 4) for la in (0, 1) for h in (0, 1)]  # fmt: skip
+        rows = [{"step": s, "layer": la, "head": h, "r": rng.random(), "low": 0, "high": 1, "steps": 9, "responses": 3,
+                 "key_focus": h == 0} for s in (2, 4) for la in (0, 1) for h in (0, 1)]  # fmt: skip
         (folder / "stability.json").write_text(json.dumps(rows))
     elif job.kind == "responses":
         (folder / "responses.jsonl").write_text("{}\n")

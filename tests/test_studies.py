@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fakes import fake_profile
@@ -45,11 +46,22 @@ def test_kept_ids_leaves_out_the_steps_and_the_answer() -> None:
 
 
 def test_correlation_against_numpy_s() -> None:
-    one, other = torch.randn(2, 3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(one, other, strict=True)]
-    assert torch.allclose(studies.correlation(one, other), torch.stack(expected))
-    assert torch.allclose(studies.correlation(one, 3 * one + 2), torch.ones(3, dtype=torch.float64))
-    assert studies.correlation(one, torch.ones(3, 50)).isnan().all()
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(3, 400, generator=generator)
+    other = one * torch.tensor([[1.0], [0.5], [-1.0]]) + torch.randn(3, 400, generator=generator)
+    problems = [f"p{i // 4}" for i in range(400)]
+    found = studies.correlation(one, other, problems, draws=500)
+    for estimate, a, b in zip(found, one, other, strict=True):
+        r = float(np.corrcoef(a, b)[0, 1])
+        assert estimate.value == pytest.approx(r)
+        width = 2 * 1.96 * (1 - r * r) / 400**0.5  # of 400 independent pairs
+        assert estimate.high - estimate.low == pytest.approx(width, rel=0.25)
+    assert all(e.low == pytest.approx(1) for e in studies.correlation(one, 3 * one + 2, problems, draws=50))
+    copies = studies.correlation(one.repeat(1, 4), other.repeat(1, 4), problems * 4, draws=500)
+    for single, copied in zip(found, copies, strict=True):  # more steps of the same problems are no more evidence
+        assert copied == pytest.approx(single)
+    with pytest.raises(AttnPOError, match="undefined"):
+        studies.correlation(one, torch.ones(3, 400), problems)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +120,7 @@ def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Pa
     rows = json.loads(studies.run_stability(profile, responses, heads, models, tmp_path).read_text())
     assert len(rows) == 2 * 32
     assert all(row["r"] == pytest.approx(1, abs=1e-6) for row in rows if row["step"] == 2)
+    assert all(row["low"] <= row["r"] <= row["high"] for row in rows)
     changed = [row["r"] for row in rows if row["step"] == 4]
     assert -1 <= min(changed) < 0.99
     assert {(row["layer"], row["head"]) for row in rows if row["key_focus"]} == {(0, 7), (1, 7), (2, 7)}

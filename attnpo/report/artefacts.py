@@ -218,9 +218,10 @@ def _stability(profile: Profile, results_dir: Path) -> Made:
     )
     made: list[tuple[Path, str]] = []
     for method, rows in table.groupby("method", sort=False):
-        means = rows.groupby(["layer", "head", "step"])["r"].mean().reset_index()
+        ends = {"r": ("r", "mean"), "low": ("low", "min"), "high": ("high", "max")}  # over seeds
+        means = rows.groupby(["layer", "head", "step"]).agg(**ends).reset_index()
         curves = [
-            Curve(str(method), f"{layer}.{head}", [0, *part["step"]], [1.0, *part["r"]])
+            Curve(str(method), f"{layer}.{head}", [0, *part["step"]], *([1.0, *part[end]] for end in ends))
             for (layer, head), part in means.groupby(["layer", "head"])
         ]
         focus = {f"{layer}.{head}" for layer, head in rows.loc[rows["key_focus"], ["layer", "head"]].to_numpy()}
