@@ -35,6 +35,7 @@ from attnpo.errors import AttnPOError
 from attnpo.metrics import PHRASE_KINDS, budgets_below, pass_at_k_each, phrase_counts
 from attnpo.steps import THINK_END
 from attnpo.testbed import model_path
+from attnpo.testbed.oracle import CAUSES, error_cause
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -466,8 +467,8 @@ def run_table(runs: Iterable[Run]) -> pd.DataFrame:
 def problem_table(
     samples: Iterable[tuple[Run, Iterable[Mapping[str, Any]]]], budgets: Iterable[int] = ()
 ) -> pd.DataFrame:
-    """A row per (method, seed, task, problem): sums over its samples, that is `COUNTS`, one column a step label, and
-    `correct_at_B`, the samples that are correct and ended within B tokens.
+    """A row per (method, seed, task, problem): sums over its samples, that is `COUNTS`, one column a step label,
+    `wrong_CAUSE` where steps are labelled, and `correct_at_B`, the samples that are correct and ended within B tokens.
 
     `truncated` is NaN where a sample's finish reason is not known.
 
@@ -495,6 +496,8 @@ def problem_table(
 def _counts(sample: Mapping[str, Any], budgets: Iterable[int]) -> dict[str, float]:
     """What one sample adds to its problem's row."""
     tokens, correct, finish = sample["tokens"], bool(sample["correct"]), sample["finish"]
+    steps, chain = sample.get("steps") or {}, sample.get("meta", {}).get("chain")
+    cause = error_cause(steps, chain) if steps and chain and not correct else None
     phrases = phrase_counts(sample["text"].split(THINK_END, 1)[0])
     return {
         "n": 1,
@@ -509,7 +512,8 @@ def _counts(sample: Mapping[str, Any], budgets: Iterable[int]) -> dict[str, floa
         "correct_tokens": tokens["total"] if correct else 0,
         **{f"phrases_{kind}": count for kind, count in phrases.items()},
         **{f"correct_at_{b}": int(correct and finish != "length" and tokens["total"] <= b) for b in budgets},
-        **{f"steps_{label}": count for label, count in (sample.get("steps") or {}).items()},
+        **{f"steps_{label}": count for label, count in steps.items()},
+        **{f"wrong_{name}": int(name == cause) for name in CAUSES if steps and chain},
     }
 
 

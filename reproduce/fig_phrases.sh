@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Doubt, branch and summary phrases over training.
-# bash reproduce/fig_phrases.sh [profile] [--quick] [--jobs N] [--dry-run]
+# bash reproduce/fig_phrases.sh [profile] [--quick] [--recorded] [--method NAME ...] [--jobs N] [--dry-run]
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"

@@ -183,6 +183,8 @@ def test_derived_numbers_agree_with_the_samples(tmp_path: Path) -> None:
     metrics = pd.read_csv(tmp_path / "derived" / "metrics.csv")
     row = metrics[(metrics["task"] == "attnpo_testbed_test") & (metrics["chain"] == "all")].iloc[0]
     assert row["accuracy"] == pytest.approx(sum(s["correct"] for s in samples) / 12, abs=1e-6)  # six digits in the file
+    wrong_of = [row[f"wrong_{cause}"] for cause in ("answer", "slip", "left_out")]
+    assert sum(wrong_of) == pytest.approx(1 - row["accuracy"], abs=1e-5)
     correct = [s["tokens"]["total"] for s in samples if s["correct"]]
     assert row["tokens_of_correct"] == pytest.approx(sum(correct) / len(correct), rel=1e-5)
     wrong = [s["tokens"]["total"] for s in samples if not s["correct"]]

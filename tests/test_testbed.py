@@ -78,6 +78,17 @@ def test_the_oracle_labels(steps: list[str], labels: list[str]) -> None:
     assert oracle.label_steps(SHORT, steps) == labels
 
 
+def test_the_cause_of_a_wrong_response() -> None:
+    def cause(*steps: str) -> str:
+        return oracle.error_cause(oracle.count_steps(SHORT, steps), SHORT.chain)
+
+    found = [f"{a} {op} {n} = {b}." for a, (op, n), b in zip(SHORT.values, SHORT.ops, SHORT.values[1:], strict=False)]
+    assert cause(*found) == "answer"
+    assert cause(*found, "So 1 + 1 = 3.") == "answer"
+    assert cause(*found[:-1]) == "left_out"
+    assert cause(f"{found[0][:-1]}0.") == "slip"
+
+
 def test_the_oracle_knows_a_subtraction_checked_backwards_and_turned_round() -> None:
     problem = Problem(83, (("-", 4),))
     assert oracle.label_steps(problem, ["First, 83 - 4 = 79.", "Another way: 79 + 4 = 83."]) == ["solve", "detour"]

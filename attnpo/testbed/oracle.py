@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attnpo.testbed.problems import Problem, apply
 
 ESSENTIAL = ("solve", "repair")
 REDUNDANT = ("recheck", "detour", "recap", "slip")
 LABELS = ESSENTIAL + REDUNDANT
+CAUSES = ("answer", "slip", "left_out")
+"""Why a response is wrong: the answer behind thinking that found every link, a slip, or a link left out."""
 
 _EQUATION = re.compile(r"(-?)(\d+) ([+*-]) (\d+) = (\d+)")
 _DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
@@ -76,6 +78,13 @@ def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
         "redundant": sum(labels[label] for label in REDUNDANT),
     }
     return sums | {label: labels[label] for label in LABELS}
+
+
+def error_cause(counts: Mapping[str, int], chain: int) -> str:
+    """The first of `CAUSES` that holds for a wrong response; `counts`: its `count_steps`, `chain`: links to find."""
+    if counts["essential"] >= chain:
+        return "answer"
+    return "slip" if counts["slip"] else "left_out"
 
 
 def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool:
