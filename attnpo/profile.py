@@ -426,6 +426,10 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
         if not isinstance(overlay, dict):
             raise AttnPOError(f"{path.name}: --quick needs a section 'quick'; add one, or run without --quick")
         mapping = merge(mapping, overlay)
+        if "seeds" in overlay:  # of all methods and artefacts
+            mapping.pop("method_seeds", None)
+            artefacts = mapping.get("artefacts") or {}
+            mapping["artefacts"] = {name: merge(a, {"seeds": None}) for name, a in artefacts.items()}
     for key in ("path", "artefact"):
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")

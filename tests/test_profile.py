@@ -41,6 +41,17 @@ def test_quick_is_merged_key_by_key_and_kept_apart(tmp_path: Path) -> None:
     assert fake_profile(tmp_path).results_name == "fake"
 
 
+def test_the_seeds_of_quick_are_those_of_every_method_and_artefact(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "method_seeds": {"rloo": [0, 1, 2, 3]},
+        "artefacts": {"table3": {"methods": ["rloo"], "seeds": [1, 2]}},
+    }
+    whole = fake_profile(tmp_path, **changes).narrowed("table3")
+    assert (whole.seeds, whole.seeds_of("rloo")) == ([1, 2], [0, 1, 2, 3])
+    quick = fake_profile(tmp_path, quick=True, **changes).narrowed("table3")
+    assert (quick.seeds, quick.seeds_of("rloo")) == ([0], [0])
+
+
 def test_merge_changes_neither_side() -> None:
     base, overlay = {"a": {"b": 1, "c": 2}, "d": [1, 2]}, {"a": {"b": 3}, "d": [4]}
     assert merge(base, overlay) == {"a": {"b": 3, "c": 2}, "d": [4]}
