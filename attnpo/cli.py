@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from attnpo import runner
 from attnpo.errors import AttnPOError
 from attnpo.profile import BASES, COMPOSED, Profile, checkout_root, load_profile
-from attnpo.results import Run, atomic_write_csv
+from attnpo.results import Run, atomic_write_csv, check_consent
 from attnpo.testbed import model_path
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def evaluate(
     seed: int = 0,
     attnpo: bool = False,
     artefact: str | None = None,
+    confirm_run_unsafe_code: bool = False,
     quick: bool = False,
     results: Results = None,
 ) -> None:
@@ -106,6 +107,7 @@ def evaluate(
         seed: seed of training and of sampling.
         attnpo: the method with AttnPO on top, as `NAME+attnpo`.
         artefact: one of the profile's with an evaluation of its own, in place of the profile's.
+        confirm_run_unsafe_code: agree to tasks that run, in a sandbox, programs that the model writes (LiveCodeBench).
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
         results: folder of results; the checkout's results/ if not given.
     """
@@ -139,10 +141,12 @@ def evaluate(
             limit=section.limit,
             suffix="" if tell is None else tell.instruct("", tell.evaluate),
             revision=loaded.revision if method == "base" else None,
+            confirm_run_unsafe_code=confirm_run_unsafe_code,
         )
         return [folder / "samples.jsonl"]
 
     words = f"attnpo eval --method {method} --seed {seed}"
+    words += " --confirm-run-unsafe-code" if confirm_run_unsafe_code else ""
     _compute(loaded, run, words if artefact is None else f"{words} --artefact {artefact}", work)
 
 
@@ -251,6 +255,7 @@ def run(
     method: list[str] | None = None,
     quick: bool = False,
     recorded: bool = False,
+    confirm_run_unsafe_code: bool = False,
     jobs: int | None = None,
     dry_run: bool = False,
     results: Results = None,
@@ -265,6 +270,7 @@ def run(
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
         recorded: of runs whose samples or models are not here, take the records (those in the repository, say) in
             place of running them again.
+        confirm_run_unsafe_code: agree to tasks that run, in a sandbox, programs that the model writes (LiveCodeBench).
         jobs: how many runs side by side, one thread each; if not given, the profile's number or one a usable core.
         dry_run: print the plan, what of it is there and how long the rest may take; run nothing.
         results: folder of results; the checkout's results/ if not given.
@@ -285,11 +291,15 @@ def run(
         for line in _outlook(loaded, plans, plan, left, workers):
             print(line, file=sys.stderr)
         return
+    asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
+    check_consent(asked, confirm_run_unsafe_code)
     with runner.only_runner(results_dir):
         if artefact == "all":
             for line in _outlook(loaded, plans, plan, left, workers):
                 print(line, file=sys.stderr)
-        not_done = runner.run_jobs(narrowed, results_dir, plan, workers, Console(stderr=True), recorded)
+        not_done = runner.run_jobs(
+            narrowed, results_dir, plan, workers, Console(stderr=True), recorded, confirm_run_unsafe_code
+        )
         finished = {job.kind for job in plan if job.run.done()}
         if artefact == "tune" and "eval" in finished:
             _write_trials(loaded, results_dir)

@@ -10,7 +10,7 @@ import torch
 
 from attnpo.errors import AttnPOError
 from attnpo.lm_eval_hook import tasks_folder
-from attnpo.results import atomic_write_jsonl, sample_lines
+from attnpo.results import atomic_write_jsonl, check_consent, sample_lines
 
 SAMPLES_FILE = "samples.jsonl"
 RESPONSES_FOLDER = "responses"
@@ -31,6 +31,7 @@ def run_eval(
     limit: int | None = None,
     suffix: str = "",
     revision: str | None = None,
+    confirm_run_unsafe_code: bool = False,
 ) -> Path:
     """Sample responses of a model to the problems of our tasks and write a line a response.
 
@@ -49,6 +50,7 @@ def run_eval(
         limit: take the first so many problems of each task; None takes all.
         suffix: put behind each problem, such as ` Think for 80 tokens.`.
         revision: of a model on the hub; None is its main branch.
+        confirm_run_unsafe_code: the user's consent to tasks that run what the model wrote.
 
     Returns:
         Path of the file. Its lines hold task, problem_id, k, text, correct, parse_failed, reason, thinking,
@@ -56,7 +58,8 @@ def run_eval(
         label, and sums).
 
     Raises:
-        AttnPOError: a task is not one of ours, a number makes no sense, or the budget exceeds the model.
+        AttnPOError: a task is not one of ours or needs consent, a number makes no sense, or the budget exceeds the
+            model.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -66,6 +69,7 @@ def run_eval(
             f"samples, max_tokens and batch_size must be >= 1 and temperature >= 0, "
             f"not {samples}, {max_tokens}, {batch_size}, {temperature}"
         )
+    check_consent(tasks, confirm_run_unsafe_code)
     responses = (Path(out_dir) / RESPONSES_FOLDER).resolve()
     manager = task_manager({"resume": str(responses)})
     loaded = load_tasks(tasks, manager)
@@ -102,6 +106,7 @@ def run_eval(
         numpy_random_seed=seed,
         torch_random_seed=seed,
         fewshot_random_seed=seed,
+        confirm_run_unsafe_code=confirm_run_unsafe_code,
     )
     lines = [
         line

@@ -83,13 +83,14 @@ class Job:
         words = (self.kind, self.method, f"seed {self.seed}", self.artefact and f"({self.artefact})")
         return " ".join(str(w) for w in words if w is not None)
 
-    def arguments(self, profile: Profile, results_dir: Path) -> list[str]:
-        """What follows `attnpo` on the command line."""
+    def arguments(self, profile: Profile, results_dir: Path, consent: bool) -> list[str]:
+        """What follows `attnpo` on the command line; consent: to run what the model writes."""
         words = ["study", self.kind] if self.kind in STUDIES else [self.kind]
         words += ["--profile", str(profile.path), "--results", str(results_dir.parent)]
         words += ["--method", self.method] if self.method is not None else []
         words += ["--seed", str(self.seed)] if self.method is not None else []
         words += ["--artefact", self.artefact] if self.artefact is not None else []
+        words += ["--confirm-run-unsafe-code"] if consent and self.kind == "eval" else []
         return [*words, "--quick"] if profile.quick else words
 
 
@@ -338,10 +339,17 @@ def only_runner(results_dir: Path) -> Iterator[None]:
 
 
 def run_jobs(
-    profile: Profile, results_dir: Path, plan: list[Job], workers: int, console: Console, recorded: bool = False
+    profile: Profile,
+    results_dir: Path,
+    plan: list[Job],
+    workers: int,
+    console: Console,
+    recorded: bool = False,
+    consent: bool = False,
 ) -> list[Job]:
     """Run what is left to do, `workers` at a time; the failed and the jobs that waited for them come back.
 
+    What is recorded counts as done if `recorded`; `consent`: the user's, to tasks that run what the model writes.
     A failed job is reported with its log and the others go on. On SIGINT or SIGTERM, and when this process
     dies in any way, the jobs' processes are killed.
     """
@@ -361,7 +369,7 @@ def run_jobs(
                 ready = [job for job in waiting if all(run.id in finished for run in job.needs)]
                 for job in ready[: max(0, workers - len(running))]:
                     waiting.remove(job)
-                    running[job] = _start(job, profile, results_dir, read_end)
+                    running[job] = _start(job, profile, results_dir, read_end, consent)
                 if not running:  # what is left waits for a failed job
                     break
                 time.sleep(_POLL_SECONDS)
@@ -401,7 +409,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _start(job: Job, profile: Profile, results_dir: Path, watch: int) -> subprocess.Popen[bytes]:
+def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: bool) -> subprocess.Popen[bytes]:
     environment = {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     launcher = profile.launch.train if job.kind == "train" else []
     if not launcher:  # a launcher's own processes do not inherit the descriptor
@@ -411,7 +419,7 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int) -> subproc
     job.run.folder.mkdir(parents=True, exist_ok=True)
     if launcher:  # installed beside the interpreter, if anywhere
         launcher = [shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0], *launcher[1:]]
-    command = [*(launcher or [sys.executable]), "-m", "attnpo.cli", *job.arguments(profile, results_dir)]
+    command = [*(launcher or [sys.executable]), "-m", "attnpo.cli", *job.arguments(profile, results_dir, consent)]
     with (job.run.folder / "job.log").open("ab") as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()

@@ -656,6 +656,23 @@ def test_lm_eval_asks_for_the_flag(task: Any) -> None:
         evaluate(task, model="dummy")
 
 
+def test_attnpo_asks_for_consent_before_it_loads_anything(tmp_path: Path) -> None:
+    from attnpo.evaluate import run_eval
+
+    options: dict[str, Any] = {
+        "samples": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": 8,
+        "batch_size": 1,
+        "seed": 0,
+    }
+    with pytest.raises(
+        AttnPOError, match=r"attnpo_livecodebench runs programs .* agree with --confirm-run-unsafe-code"
+    ):
+        run_eval("no-model", ["attnpo_ood"], tmp_path, **options)
+
+
 @pytest.mark.slow
 def test_a_scripted_model_through_lm_eval_itself(task: Any) -> None:
     """Answers right, wrong, right, and not at all; lm-eval makes the requests and collects the figures."""

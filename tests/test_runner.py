@@ -348,6 +348,18 @@ def test_trials_are_compared_by_one_rule_on_validation(tmp_path: Path, world: di
     assert "--method tlmr: table1 has tlmre" in err
 
 
+def test_programs_that_a_model_wrote_run_with_consent_alone(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**two_methods(world), "evaluate": {**PROFILE["evaluate"], "tasks": ["attnpo_ood"]}}
+    call = Call(tmp_path, world)
+    code, _, err = call("--jobs", "4")
+    assert (code, call.jobs()) == (2, [])
+    assert "attnpo_livecodebench runs programs that the model writes" in err
+    code, _, err = call("--jobs", "4", "--confirm-run-unsafe-code")
+    assert code == 0, err
+    logs = {p.parent.name.split("-")[0]: p.read_text() for p in (call.results / "raw").glob("*/job.log")}
+    assert {kind for kind, log in logs.items() if "--confirm-run-unsafe-code" in log} == {"eval"}
+
+
 def test_some_methods_of_a_table_can_be_run_alone(tmp_path: Path, world: dict[str, Any]) -> None:
     call = Call(tmp_path, two_methods(world))
     code, _, err = call("--method", "tlmre", "--jobs", "2")
