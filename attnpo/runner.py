@@ -83,7 +83,7 @@ class Job:
         words = (self.kind, self.method, f"seed {self.seed}", self.artefact and f"({self.artefact})")
         return " ".join(str(w) for w in words if w is not None)
 
-    def arguments(self, profile: Profile, results_dir: Path, consent: bool) -> list[str]:
+    def arguments(self, profile: Profile, results_dir: Path, consent: bool = False) -> list[str]:
         """What follows `attnpo` on the command line; consent: to run what the model writes."""
         words = ["study", self.kind] if self.kind in STUDIES else [self.kind]
         words += ["--profile", str(profile.path), "--results", str(results_dir.parent)]

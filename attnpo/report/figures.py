@@ -52,6 +52,7 @@ _LABEL_SIZE = 7
 _GREY = "#555555"
 _LEADER: Any = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5), "patchA": None}
 _CROWD = 6  # more curves than this: fainter bands
+_MANY = 8  # more points than this: fainter intervals, smaller names, and the base in words
 
 
 class Style(NamedTuple):
@@ -101,13 +102,13 @@ STYLES = {
 def style(method: str) -> Style:
     """The look of a method, the same in every figure.
 
-    AttnPO on top of another method (`dler_attnpo`, `attnpo_dler`) has AttnPO's hue with the other's marker, filled with
+    AttnPO on top of another method (`dler+attnpo`, `attnpo_dler`) has AttnPO's hue with the other's marker, filled with
     the other's hue, and line; its ablations have the hue with a marker and line that follow from their name. A name
     that is not known has a look that follows from it.
     """
     if method in STYLES:
         return STYLES[method]
-    words = method.split("_")
+    words = method.replace("+", "_").split("_")
     other = "_".join(word for word in words if word != "attnpo")
     if "attnpo" in words and other in STYLES:
         return STYLES[other]._replace(color=_HUES["attnpo"], fill=STYLES[other].color)
@@ -320,10 +321,17 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
         block: a task's rows; those that were not run are left out.
         path: of the figure, without ending; .png and .svg are written.
         quick: mark the figure as made by a quick run.
+
+    Of many rows the base, far from all others, is left out and named in the title.
     """
     with mpl.rc_context(_STYLE):
         shown = [(row.method, row.label, row.cells) for row in block.rows if row.cells is not None]
-        figure = Figure(figsize=(WIDTH, 2.6 if len(shown) <= 8 else 3.4), layout="constrained")
+        title, many = f"{block.title}{' — QUICK RUN' if quick else ''}", len(shown) > _MANY
+        for _, label, cells in [row for row in shown if many and row[0] == "base"]:
+            accuracy = cells.get("accuracy") or cells["correct"]
+            title += f"\n({label}, not drawn: {100 * accuracy.value:.1f} %, {cells['tokens'].value:.1f} tokens)"
+        shown = [row for row in shown if not many or row[0] != "base"]
+        figure = Figure(figsize=(WIDTH, 3.6 if many else 2.6), layout="constrained")
         axes = figure.add_subplot()
         points = []
         for method, label, cells in shown:
@@ -338,15 +346,16 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
                 color=look.color,
                 markersize=5,
                 **look.mark(),
-                elinewidth=0.8,
-                capsize=2,
+                elinewidth=0.5 if many else 0.8,
+                ecolor=(*to_rgb(look.color), 0.3 if many else 1.0),
+                capsize=0 if many else 2,
             )
             points.append(_Point(tokens, accuracy, label, look.color))
         axes.margins(x=0.2, y=0.15)
         axes.set_xlabel("tokens per response (fewer is better)")
         axes.set_ylabel("accuracy (%)")
-        _finish(axes, f"{block.title}{' — QUICK RUN' if quick else ''}")
-        _label_points(figure, axes, points)
+        _finish(axes, title)
+        _label_points(figure, axes, points, _LABEL_SIZE - many)
     return _save(figure, path)
 
 
@@ -506,7 +515,7 @@ class _Point(NamedTuple):
     color: str
 
 
-def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
+def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point], size: float) -> None:
     """Name each point where its name covers least of the other names, points and intervals."""
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
@@ -521,7 +530,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     inside = axes.get_window_extent()
     for i, (t, a, text, color) in enumerate(points):
         best: tuple[float, Annotation, Bbox] | None = None
-        for distance in (5, 12, 20):
+        for distance in (5, 12, 20, 30):
             for right, up in _DIRECTIONS:
                 label = axes.annotate(
                     text,
@@ -531,8 +540,9 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point]) -> None:
                     ha={1: "left", 0: "center", -1: "right"}[right],
                     va={1: "bottom", 0: "center", -1: "top"}[up],
                     color=_ink(color),
-                    fontsize=_LABEL_SIZE,
+                    fontsize=size,
                     fontweight="bold",
+                    bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
                     arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5} if distance > 5 else None,
                 )
                 label.set_in_layout(False)
