@@ -315,9 +315,11 @@ def beside(part: Published, blocks: Sequence[Block]) -> Published:
     return replace(part, rows=[*part.rows, *ours])
 
 
-def _value_and_half(cell: Cell, column: Column) -> str:
+def _value_and_half(cell: Cell, column: Column, sign: str = "-") -> str:
+    """`sign`: `+` to write it before positive values too."""
     value, half = column.scale * cell.value, column.scale * (cell.high - cell.low) / 2
-    return f"{value:.{column.digits}f} ± {half:.{column.digits}f}"
+    text = f"{value:{sign}.{column.digits}f} ± {half:.{column.digits}f}"
+    return text.replace("-", "−") if sign == "+" else text
 
 
 # what follows from the numbers
@@ -422,16 +424,16 @@ def _grid(block: Block) -> tuple[list[str], list[list[str]]]:
     """Headings and texts of a block's cells."""
     columns = [c for c in block.columns if not c.detail]
     headings = ["method", *(c.heading for c in columns), "n", "seeds"]
-    return headings, [_texts(columns, row) for row in block.rows]
+    return headings, [_texts(columns, row, "+" if block.differences else "-") for row in block.rows]
 
 
-def _texts(columns: list[Column], row: Row) -> list[str]:
+def _texts(columns: list[Column], row: Row, sign: str) -> list[str]:
     if row.cells is None:
         return [row.label, *(NOT_RUN for _ in columns), "0", "none"]
     texts = []
     for column in columns:
         cell = row.cells.get(column.key)
-        texts.append(UNDEFINED if cell is None else _value_and_half(cell, column))
+        texts.append(UNDEFINED if cell is None else _value_and_half(cell, column, sign))
     return [row.label, *texts, str(row.responses), " ".join(map(str, row.seeds))]
 
 
