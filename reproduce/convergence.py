@@ -43,7 +43,7 @@ def main(name: str, reference: str) -> None:
     results = checkout_root() / "results" / profile.results_name
     path = results / "derived" / "curves.csv"
     if not path.is_file():
-        sys.exit(f"{path}: missing; first: bash reproduce/table1.sh {name}")
+        sys.exit(f"{path}: missing; first: attnpo table --profile {name}")
     curves = pd.read_csv(path)
     curves = curves[curves["method"].isin(list(profile.methods))]
     theirs = curves[curves["method"] == reference]

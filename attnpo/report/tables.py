@@ -164,7 +164,7 @@ def build_table1(
     model = "the embedded testbed model" if profile.model == "testbed" else profile.model
     conditions = [
         f"Model: {model}; {train.steps} training steps of {train.prompts_per_step} × {train.group_size} "
-        f"rollouts; seeds {', '.join(map(str, profile.seeds))}.",
+        "rollouts; seeds in the last column.",
         f"Evaluation: {evaluation.samples or '4 to 16'} responses a problem, temperature {evaluation.temperature}, "
         f"top_p {evaluation.top_p}, budget {evaluation.max_completion_tokens} tokens.",
         f"±: half of the {report.confidence:.0%} bootstrap interval over {interval} ({report.bootstrap} draws).",
