@@ -347,7 +347,7 @@ def _only(methods: list[str] | None, artefact: str, plan: list[runner.Job]) -> l
 def _outlook(profile: Profile, plans: Plans, jobs: list[runner.Job], left: list[runner.Job], workers: int) -> list[str]:
     """What a plan means, in lines for people: runs by kind, time, what cannot be made."""
     kinds = Counter(job.kind for job in left)
-    seconds, unknown = runner.estimate_seconds(profile, jobs, left, workers)
+    seconds, unknown = runner.estimate_seconds(profile, runner.all_jobs(plans.values()), left, workers)
     lines = [f"{len(jobs)} runs, {len(left)} to do: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}"]
     if left and unknown == set(kinds):
         lines.append("no time estimate: no such run has been measured, and the profile's `seconds` says nothing")
