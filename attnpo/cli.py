@@ -297,9 +297,8 @@ def run(
         if artefact == "all":
             for line in _outlook(loaded, plans, plan, left, workers):
                 print(line, file=sys.stderr)
-        not_done = runner.run_jobs(
-            narrowed, results_dir, plan, workers, Console(stderr=True), recorded, confirm_run_unsafe_code
-        )
+        console = Console(stderr=True)
+        not_done = runner.run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
         finished = {job.kind for job in plan if job.run.done()}
         if artefact == "tune" and "eval" in finished:
             _write_trials(loaded, results_dir)

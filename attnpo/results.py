@@ -276,7 +276,7 @@ class Run:
             manifest["finished"] = _now()
             manifest["wall_seconds"] = round(manifest["wall_seconds"] + time.monotonic() - begin, 2)
             manifest["outputs"] = {
-                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 for path in sorted(outputs)
             }
             atomic_write_json(self.folder / "manifest.json", manifest)
@@ -292,10 +292,6 @@ class Run:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def git_state() -> dict[str, Any]:

@@ -342,19 +342,19 @@ def run_jobs(
     profile: Profile,
     results_dir: Path,
     plan: list[Job],
+    left: list[Job],
     workers: int,
     console: Console,
-    recorded: bool = False,
     consent: bool = False,
 ) -> list[Job]:
-    """Run what is left to do, `workers` at a time; the failed and the jobs that waited for them come back.
+    """Run what is left of a plan, `workers` at a time; the failed and the jobs that waited for them come back.
 
-    What is recorded counts as done if `recorded`; `consent`: the user's, to tasks that run what the model writes.
+    `left`: see `left_to_do`; `consent`: the user's, to tasks that run what the model writes.
     A failed job is reported with its log and the others go on. On SIGINT or SIGTERM, and when this process
     dies in any way, the jobs' processes are killed.
     """
-    waiting = left_to_do(plan, recorded)
-    finished = {job.run.id for job in plan} - {job.run.id for job in waiting}
+    waiting = list(left)
+    finished = {job.run.id for job in plan} - {job.run.id for job in left}
     if not waiting:
         return []
     check_methods(profile)

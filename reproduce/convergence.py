@@ -25,7 +25,7 @@ LAST = 10
 def reached(curve: pd.DataFrame, column: str, level: float) -> dict[str, float | None]:
     """The step and the seconds since the start at which one seed's curve is down to `level`, and its accuracy there."""
     curve = curve.sort_values("step")
-    below = curve[column].rolling(WINDOW, min_periods=WINDOW).mean() <= level
+    below = curve[column].rolling(WINDOW).mean() <= level
     if not below.any():
         return {"step": None, "seconds": None, "accuracy": None}
     at = below.idxmax()
@@ -43,7 +43,7 @@ def main(name: str, reference: str) -> None:
     results = checkout_root() / "results" / profile.results_name
     path = results / "derived" / "curves.csv"
     if not path.is_file():
-        sys.exit(f"{path}: missing; first: attnpo table --profile {name}")
+        sys.exit(f"{path}: missing; first: .venv/bin/attnpo table --profile {name}")
     curves = pd.read_csv(path)
     curves = curves[curves["method"].isin(list(profile.methods))]
     theirs = curves[curves["method"] == reference]
