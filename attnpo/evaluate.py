@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attnpo.decoding import SkipFinishedRows
 from attnpo.errors import AttnPOError
 from attnpo.lm_eval_hook import tasks_folder
 from attnpo.results import atomic_write_jsonl, check_consent, sample_lines
@@ -95,19 +96,20 @@ def run_eval(
     model = HFLM(pretrained=pretrained, revision=revision or "main", batch_size=batch_size, device=device, **backend)
     if model.max_length <= max_tokens:
         raise AttnPOError(f"a budget of {max_tokens} tokens leaves no room in the model's {model.max_length}; lower it")
-    results: Any = lm_eval.simple_evaluate(
-        model=model,
-        tasks=list(loaded.values()),
-        task_manager=manager,
-        limit=limit,
-        apply_chat_template=bool(getattr(model.tokenizer, "chat_template", None)),
-        bootstrap_iters=0,
-        random_seed=seed,
-        numpy_random_seed=seed,
-        torch_random_seed=seed,
-        fewshot_random_seed=seed,
-        confirm_run_unsafe_code=confirm_run_unsafe_code,
-    )
+    with SkipFinishedRows(model.model, model.model.generation_config.eos_token_id):
+        results: Any = lm_eval.simple_evaluate(
+            model=model,
+            tasks=list(loaded.values()),
+            task_manager=manager,
+            limit=limit,
+            apply_chat_template=bool(getattr(model.tokenizer, "chat_template", None)),
+            bootstrap_iters=0,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            confirm_run_unsafe_code=confirm_run_unsafe_code,
+        )
     lines = [
         line
         for name in loaded

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from attnpo.decoding import SkipFinishedRows
 from attnpo.errors import AttnPOError
 from attnpo.testbed import model_path
 
@@ -99,16 +100,17 @@ def _generate(
 ) -> list[list[int]]:
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
     model.eval()
-    output = model.generate(  # type: ignore[operator]
-        **inputs,
-        do_sample=True,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=0,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     stops = model.generation_config.eos_token_id
+    with SkipFinishedRows(model, stops):
+        output = model.generate(  # type: ignore[operator]
+            **inputs,
+            do_sample=True,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=0,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     ends = set(stops if isinstance(stops, list) else [stops, tokenizer.eos_token_id])
     responses = []
     for row in output[:, inputs["input_ids"].shape[1] :].tolist():

@@ -28,6 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from attnpo.attention import Head
 from attnpo.credit import CreditConfig, baseline_score, oracle_scores, step_gammas, token_gammas
+from attnpo.decoding import SkipFinishedRows
 from attnpo.errors import AttnPOError
 from attnpo.rewards import (
     ESTIMATORS,
@@ -94,6 +95,13 @@ class AttnPOConfig(GRPOConfig):
     )
     credit: dict[str, Any] | None = field(
         default=None, metadata={"help": "Fields of `attnpo.credit.CreditConfig`, such as {'warmup_steps': 1000}."}
+    )
+    loss_batch_size: int | None = field(
+        default=16,
+        metadata={
+            "help": "Responses a forward pass of the loss takes, of like length so that little of it is padding; null: "
+            "all of a micro-batch. On one process alone."
+        },
     )
     scoring_batch_size: int = field(default=8, metadata={"help": "Responses a forward pass of the scoring takes."})
     scoring_chunk_rows: int = field(
@@ -203,6 +211,9 @@ class AttnPOTrainer(GRPOTrainer):
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
         self._rollouts: dict[str, Any] = {}
         self._scoring_seconds = 0.0
+        if not self.args.use_vllm:
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
         self.add_callback(_ScoringShare(self))
         self.add_callback(_RewardState(self))
 
@@ -264,6 +275,27 @@ class AttnPOTrainer(GRPOTrainer):
         self._log_gammas(gammas, choice, output["completion_mask"])
         self._relog_advantages(rescaled, output["completion_mask"])
         return output
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):  # type: ignore[no-untyped-def]
+        score = super()._get_per_token_logps_and_entropies
+        size = self.args.loss_batch_size
+        # Several forward passes before one backward are DDP's and ZeRO's to forbid; images are not told apart by row.
+        whole = size is None or len(input_ids) <= size or self.accelerator.num_processes > 1
+        if whole or kwargs.get("compute_aux_loss") or kwargs.get("pixel_values") is not None:
+            return score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        prompt = input_ids.shape[1] - logits_to_keep
+        lengths = attention_mask[:, prompt:].sum(1).clamp(min=1)
+        order = lengths.argsort()
+        parts: list[list[torch.Tensor]] = [[], []]
+        for rows in order.split(size):
+            width = int(lengths[rows].max())
+            ids, mask = input_ids[rows, : prompt + width], attention_mask[rows, : prompt + width]
+            for part, values in zip(parts, score(model, ids, mask, width, *args, **kwargs)[:2], strict=True):
+                if values is not None:
+                    part.append(torch.nn.functional.pad(values, (0, logits_to_keep - width)))
+        back = order.argsort()
+        logps, entropies = (torch.cat(part)[back] if part else None for part in parts)
+        return logps, entropies, None
 
     def _mode(self) -> str:
         return "train" if self.model.training else "eval"
