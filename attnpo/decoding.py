@@ -57,10 +57,11 @@ class SkipFinishedRows:
 
     def _before(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         self._batch = None
-        ids, cache = kwargs.get("input_ids"), kwargs.get("past_key_values")
-        if not _is_decoding(kwargs):
+        decoding = _ids_and_cache(kwargs)
+        if decoding is None:
             self._cache = None
             return None
+        ids, cache = decoding
         if cache is not self._cache:
             self._cache = cache
             self._rows = torch.arange(len(ids), device=ids.device)  # of the batch, in the order of the cache
@@ -82,11 +83,13 @@ class SkipFinishedRows:
         return output
 
 
-def _is_decoding(kwargs: dict[str, Any]) -> bool:
-    """Whether a forward pass continues sequences by one token each, and all that it holds of a row is known here."""
+def _ids_and_cache(kwargs: dict[str, Any]) -> tuple[Tensor, DynamicCache] | None:
+    """What a forward pass decodes, one token a row, and behind what; None where not all that is a row's is known."""
     ids, cache = kwargs.get("input_ids"), kwargs.get("past_key_values")
     if ids is None or ids.shape[1] != 1 or type(cache) is not DynamicCache or cache.get_seq_length() == 0:
-        return False
+        return None
     tensors = {name: value for name, value in kwargs.items() if isinstance(value, Tensor) and value.dim() > 1}
+    known = set(tensors) <= set(_BY_ROW) and all(len(tensor) == len(ids) for tensor in tensors.values())
+    known = known and all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
     returns_more = kwargs.get("output_attentions") or kwargs.get("output_hidden_states")
-    return not returns_more and set(tensors) <= set(_BY_ROW) and all(len(t) == len(ids) for t in tensors.values())
+    return (ids, cache) if known and not returns_more else None

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attnpo"
 
 FLOORS = [
-    "errors steps attention decoding scoring heads credit metrics estimates lengths resume data responses profile results"
-    " benchmarks lm_eval_hook rewards testbed sandbox _sandbox_runner livecodebench",
+    "errors steps attention decoding scoring heads credit metrics estimates lengths resume data responses profile"
+    " results benchmarks lm_eval_hook rewards testbed sandbox _sandbox_runner livecodebench",
     "labels generation trainer training evaluate check lm_eval_task report tasks",
     "probe",
     "studies",

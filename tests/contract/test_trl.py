@@ -195,3 +195,36 @@ def test_it_evaluates_single_rollouts(tmp_path: Path, dataset: datasets.Dataset)
     metrics = trainer.evaluate(dataset.select(range(4)))
     assert 0 <= metrics["eval_attnpo/group_accuracy"] <= 1
     assert metrics["eval_attnpo/mean_gamma"] == 1  # a single rollout has no advantage to rescale
+
+
+def test_a_loss_in_parts_of_like_length_is_the_loss_of_all(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    trainer = attnpo_trainer(tmp_path, dataset)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9, 40, 3, 0, 17, 40, 1])  # 0: a group that was dropped
+    completion_mask = (torch.arange(48) < lengths[:, None]).long()
+    prompt_mask = (torch.arange(6) >= torch.tensor([0, 2, 1, 3, 0, 4, 1])[:, None]).long()  # padded on the left
+    mask = torch.cat([prompt_mask, completion_mask], dim=1)
+    ids = torch.randint(3, 298, mask.shape, generator=generator) * mask
+    weight = torch.randn(completion_mask.shape, generator=generator) * completion_mask
+    widths: list[tuple[int, ...]] = []
+    hook = trainer.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+
+    def logps_and_gradient(size: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        trainer.args.loss_batch_size = size
+        trainer.model.zero_grad()
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, 48, compute_entropy=True
+        )
+        (logps * weight).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        return logps.detach() * completion_mask, entropies.detach() * completion_mask, gradient
+
+    whole, parts = logps_and_gradient(None), logps_and_gradient(3)
+    hook.remove()
+    assert widths == [(7, 54), (3, 9), (3, 46), (1, 46)]
+    for one, other in zip(whole, parts, strict=True):
+        # float32 sums over 7 rows in another order; gradients of up to several hundred
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+    assert whole[0].any() and whole[2].any()
