@@ -155,6 +155,9 @@ class ArtefactSection:
     """Task to title, as `report.blocks`; None: those."""
     evaluate: dict[str, Any] = field(default_factory=dict)
     """Fields of `evaluate` for this artefact alone: its evaluations are runs of their own."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """For `fig_curves` and `fig_phrases`: a title, which names the file too, to the methods of one figure; empty: one
+    figure of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +333,10 @@ class Profile:
             return self
         section = self.artefacts[artefact]
         methods = {name: self.method(name) for name in section.methods}
+        for title, names in section.groups.items():
+            for name in sorted(set(names) - set(methods)):
+                where = f"artefacts.{artefact}.groups[{title!r}]"
+                raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
         report = self.report if section.blocks is None else dataclasses.replace(self.report, blocks=section.blocks)
         narrowed = dataclasses.replace(self, methods=methods, seeds=section.seeds or self.seeds, report=report)
         if not section.evaluate:

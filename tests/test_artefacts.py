@@ -15,6 +15,7 @@ from fakes import PROFILE, fake_profile, fake_samples
 
 from attnpo import runner
 from attnpo.cli import main
+from attnpo.errors import AttnPOError
 from attnpo.profile import Profile, load_profile
 from attnpo.report.artefacts import ARTEFACTS
 
@@ -146,6 +147,29 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     written = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert main(["table", *words, "--artefact", "all"]) == 0
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == written
+
+
+def grouped(groups: dict[str, list[str]]) -> dict[str, Any]:
+    return {**CHANGES, "artefacts": {**ARTEFACTS_OF_PROFILE, "fig_curves": {"methods": METHODS, "groups": groups}}}
+
+
+def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
+    profile = fake_profile(tmp_path, **grouped({"Both of them": METHODS, "one": ["attnpo"]}))
+    folder = tmp_path / "results" / "fake"
+    finish(profile, folder, skip="tlmre seed 0")
+    words = ["--profile", str(profile.path), "--results", str(tmp_path / "results")]
+    assert main(["table", *words, "--artefact", "all"]) == 0
+    assert sorted(path.name for path in (folder / "figures").glob("curves*.svg")) == [
+        "curves_both_of_them.svg",
+        "curves_one.svg",
+    ]
+    text = (folder / "index.html").read_text()
+    assert "running mean of 5 steps: Both of them" in text
+
+
+def test_a_group_of_methods_that_the_artefact_does_not_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AttnPOError, match=r"fig_curves\.groups\['one'\] has 'tlmre\+attnpo', .*; add it"):
+        fake_profile(tmp_path, **grouped({"one": ["tlmre+attnpo"]}))
 
 
 def test_an_evaluation_of_its_own_mixes_with_no_other(made: tuple[Profile, Path]) -> None:

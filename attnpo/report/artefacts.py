@@ -104,8 +104,7 @@ def _training_curves(profile: Profile, results_dir: Path) -> Made:
     panels, n = _training(profile, results_dir, _CURVES)
     _some(panels, "no training run is finished")
     title = f"Rollouts in training, running mean of {WINDOW} steps"
-    paths = figures.curves(panels, results_dir / "figures" / "curves", _quick(profile, title))
-    return Made([], [(paths[0], title)], n)
+    return Made([], _in_groups(profile, "fig_curves", panels, results_dir / "figures" / "curves", title), n)
 
 
 def _training_phrases(profile: Profile, results_dir: Path) -> Made:
@@ -113,8 +112,25 @@ def _training_phrases(profile: Profile, results_dir: Path) -> Made:
     panels, n = _training(profile, results_dir, _PHRASES)
     _some(panels, missing)
     title = f"Phrases in training, mean of {WINDOW} steps"
-    paths = figures.phrases(panels, results_dir / "figures" / "phrases", _quick(profile, title))
-    return Made([], [(paths[0], title)], n)
+    return Made([], _in_groups(profile, "fig_phrases", panels, results_dir / "figures" / "phrases", title), n)
+
+
+def _in_groups(
+    profile: Profile, artefact: str, panels: dict[str, list[Curve]], path: Path, title: str
+) -> list[tuple[Path, str]]:
+    """A figure of all methods, or one for each of the artefact's groups of which something has been run."""
+    draw = figures.curves if artefact == "fig_curves" else figures.phrases
+    section = profile.artefacts.get(artefact)
+    groups = section.groups if section else {}
+    made = []
+    for group, methods in (groups or {"": list(profile.methods)}).items():
+        drawn = {panel: [curve for curve in of if curve.method in methods] for panel, of in panels.items()}
+        drawn = {panel: of for panel, of in drawn.items() if of}
+        if drawn:
+            place = path.with_name("_".join([path.name, *group.lower().split()]))
+            shown = f"{title}: {group}" if group else title
+            made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
+    return made
 
 
 def _budget(profile: Profile, results_dir: Path) -> Made:
