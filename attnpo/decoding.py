@@ -30,11 +30,12 @@ class SkipFinishedRows:
 
     Args:
         model: the one whose `generate` is called, not a wrapper around it.
-        eos_token_id: the end tokens that `generate` is given, one or several.
+        eos_token_id: the end tokens that `generate` is given, one or several; None: no row ends.
     """
 
-    def __init__(self, model: nn.Module, eos_token_id: int | Sequence[int]) -> None:
-        self._eos = torch.tensor([eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id))
+    def __init__(self, model: nn.Module, eos_token_id: int | Sequence[int] | None) -> None:
+        ends = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or [])
+        self._eos = torch.tensor(ends, dtype=torch.long)
         self._cache: DynamicCache | None = None
         self._rows = self._ended = torch.empty(0)
         self._batch: int | None = None

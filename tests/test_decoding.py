@@ -103,3 +103,6 @@ def test_removed_or_not_applicable_it_leaves_all_rows(model: PreTrainedModel, ba
     with SkipFinishedRows(model, 2), Rows(model) as counts:
         generate(model, batch, cache_implementation="static", disable_compile=True)
     assert set(counts) == {16}
+    with SkipFinishedRows(model, None), Rows(model) as counts:
+        assert torch.equal(plain, generate(model, batch))
+    assert set(counts) == {16}
