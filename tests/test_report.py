@@ -148,6 +148,19 @@ def test_methods_of_the_same_reward_are_compared_at_their_own_settings(tmp_path:
     assert table.blocks[0].findings[0].startswith("AttnPO is shorter than TLMRE")
 
 
+def test_only_the_reference_is_compared_with_every_method_of_its_reward(tmp_path: Path) -> None:
+    methods = {name: dict(section) for name, section in PROFILE["methods"].items()}
+    methods |= {"ablation": {**methods["attnpo"], "label": "ablation"}, "stronger": dict(methods["tlmre"])}
+    methods["stronger"] |= {"label": "stronger TLMRE", "reward_args": {"alpha": 0.5}}
+    problems, runs = fake_tables(ALL, [0, 1, 2])
+    copies = {"ablation": "attnpo", "stronger": "tlmre"}
+    copied = [problems[problems["method"] == source].assign(method=name) for name, source in copies.items()]
+    profile = fake_profile(tmp_path, methods=methods, report={**PROFILE["report"], "reference": "attnpo"})
+    said = "\n".join(tables.build_table1(profile, pd.concat([problems, *copied]), runs).blocks[0].findings)
+    assert "AttnPO is shorter than TLMRE;" in said and "AttnPO is shorter than stronger TLMRE;" in said
+    assert "ablation is shorter than TLMRE;" in said and "ablation is shorter than stronger TLMRE" not in said
+
+
 def swapped(problems: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """TLMRE's figures as AttnPO's, and the other way round, in some columns."""
     table = problems.copy()

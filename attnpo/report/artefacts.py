@@ -57,9 +57,7 @@ def _table(profile: Profile, results_dir: Path, name: str) -> Made:
 
 
 def _responses(table: tables.Table) -> str:
-    return (
-        f"n = {sum(row.responses for block in table.blocks if not block.differences for row in block.rows):,} responses"
-    )
+    return f"n = {sum(row.responses for block in table.measured for row in block.rows):,} responses"
 
 
 def _build(profile: Profile, results_dir: Path, title: str, published: bool = False) -> tables.Table:
@@ -70,7 +68,7 @@ def _build(profile: Profile, results_dir: Path, title: str, published: bool = Fa
 def _pareto(profile: Profile, results_dir: Path) -> Made:
     made = []
     table = _build(profile, results_dir, "")
-    for i, block in enumerate(b for b in table.blocks if not b.differences):
+    for i, block in enumerate(table.measured):
         if any(row.cells for row in block.rows):
             path = results_dir / "figures" / ("pareto" if i == 0 else f"pareto_{block.task}")
             made.append((figures.pareto(block, path, profile.quick)[0], f"Accuracy against tokens: {block.title}"))

@@ -63,13 +63,12 @@ def write_comparison(
     for name, write in (("md", tables.to_markdown), ("csv", tables.to_csv), ("tex", tables.to_latex)):
         atomic_write_text(out / f"report.{name}", write(table))
     atomic_write_csv(out / "problems.csv", problems)
-    for block in table.blocks:
-        if not block.differences:
-            figures.pareto(block, out / "figures" / f"pareto_{block.task}")
-            for figure in (figures.pass_at_k, figures.budget):
-                curves = figures.curves_of(block, figure.__name__)
-                if any(len(curve.x) > 1 for curve in curves):
-                    figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
+    for block in table.measured:
+        figures.pareto(block, out / "figures" / f"pareto_{block.task}")
+        for figure in (figures.pass_at_k, figures.budget):
+            curves = figures.curves_of(block, figure.__name__)
+            if any(len(curve.x) > 1 for curve in curves):
+                figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
     tables.print_table(table, console)
     console.print(f"written to {out}: report.md, .csv, .tex, problems.csv and figures/", markup=False, soft_wrap=True)
 

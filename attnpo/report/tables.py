@@ -107,6 +107,11 @@ class Table:
     published: list[Published]
 
     @property
+    def measured(self) -> list[Block]:
+        """The blocks of values, without those of differences."""
+        return [block for block in self.blocks if not block.differences]
+
+    @property
     def sources(self) -> str:
         """What the tags of the published values mean."""
         tags = {cell.tag for p in self.published for row in p.rows for cell in row.cells.values()}
@@ -326,14 +331,14 @@ def _value_and_half(cell: Cell, column: Column, sign: str = "-") -> str:
 
 
 def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[str, str]) -> list[str]:
-    """Sentences on each AttnPO method against the method of the same reward without it, from the numbers."""
+    """Sentences on each AttnPO method against the first of the same reward without it, from the numbers; on the
+    report's reference against each of them."""
     sentences = []
     for name, method in profile.methods.items():
         if not method.attnpo:
             continue
-        for other, reference in profile.methods.items():
-            if reference.attnpo or reference.reward != method.reward:
-                continue
+        plain = [other for other, m in profile.methods.items() if not m.attnpo and m.reward == method.reward]
+        for other in plain if name == profile.report.reference else plain[:1]:
             if missing := [labels[m] for m in (name, other) if m not in samples]:
                 what = " and ".join(missing)
                 sentences.append(f"{labels[name]} against {labels[other]}: {what} not run, nothing can be said.")
