@@ -211,13 +211,13 @@ def curves(
     """What training does, a panel a figure, with bands over the seeds.
 
     Args:
-        panels: `accuracy` (0 to 1), `tokens`, `essential`, `redundant` (steps a response) or any other name -> curves
-            over training steps.
+        panels: `accuracy` (0 to 1; a response that was cut is wrong), `tokens`, `essential`, `redundant` (steps a
+            response) or any other name -> curves over training steps.
         path, title: as in `pass_at_k`.
         band: what the bands are, for the label of the axis.
     """
     names = {
-        "accuracy": ("accuracy (%)", 100.0),
+        "accuracy": ("right and\nnot cut (%)", 100.0),
         "tokens": ("tokens\nper response", 1.0),
         "essential": ("essential steps\nper response", 1.0),
         "redundant": ("redundant steps\nper response", 1.0),
