@@ -94,7 +94,7 @@ class Sample:
             raise AttnPOError(f"method {method!r}: its seeds answered different problems; evaluate them again")
 
     def where(self, kept: pd.Series) -> Sample:
-        """Only some of the problems."""
+        """Only some of the problems or seeds."""
         return Sample(self.rows[kept], self.method)
 
     @cached_property
@@ -174,6 +174,19 @@ def differences(
     found = bootstrap_tasks(statistic, _cubes(samples, columns), _cubes(base, columns), **options)
     n = len(measures)
     return dict(zip(measures, zip(found[:n], found[n : 2 * n], strict=True), strict=True)) | {"aes": (found[-1], None)}
+
+
+def on_shared_seeds(one: Sample, other: Sample) -> tuple[Sample, Sample]:
+    """Both with the training seeds that both have, or as they are where they share none.
+
+    A seed fixes the order of the prompts and the first rollouts, so its luck is much the same for two methods: five
+    seeds of one against the first two of the other would show a difference between seeds as one between methods.
+    """
+    shared = sorted({*one.seeds} & {*other.seeds})
+    if not shared:
+        return one, other
+    first, second = (s if s.seeds == shared else s.where(s.rows["seed"].isin(shared)) for s in (one, other))
+    return first, second
 
 
 def check_same_problems(one: Sample, other: Sample) -> None:

@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from attnpo.errors import AttnPOError
-from attnpo.estimates import MEASURES, differences, estimate_table, estimates, measures_of, samples_by_method
+from attnpo.estimates import (
+    MEASURES,
+    Sample,
+    differences,
+    estimate_table,
+    estimates,
+    measures_of,
+    on_shared_seeds,
+    samples_by_method,
+)
 from attnpo.metrics import aes, pass_at_k
 from attnpo.profile import checkout_root
 
@@ -146,3 +155,17 @@ def test_the_page_explains_every_measure() -> None:
     page = (checkout_root() / "docs" / "numbers.md").read_text(encoding="utf-8")
     for name in [*MEASURES, "pass@k", "accuracy@B", "aes"]:
         assert f"`{name}`" in page, name
+
+
+def test_methods_are_compared_on_the_seeds_that_both_have() -> None:
+    def sample(method: str, tokens: dict[int, float]) -> Sample:
+        rows = [{"seed": seed, "problem_id": p, "n": 2, "correct": 1, "truncated": 0, "tokens": 2 * t}
+                for seed, t in tokens.items() for p in ("a", "b")]  # fmt: skip
+        return Sample(pd.DataFrame(rows), method)
+
+    short, long = sample("short", {0: 10, 1: 20}), sample("long", {0: 10, 1: 20, 2: 90})
+    one, other = on_shared_seeds(short, long)
+    assert one is short and other.seeds == [0, 1] and other.responses == 8
+    assert one.means("tokens").tolist() == other.means("tokens").tolist()  # and not 15 against 40
+    apart = sample("apart", {7: 30})
+    assert on_shared_seeds(short, apart) == (short, apart)

@@ -18,9 +18,9 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from attnpo.errors import AttnPOError
-from attnpo.estimates import Sample, differences, estimates, samples_by_method
+from attnpo.estimates import Sample, differences, estimates, on_shared_seeds, samples_by_method
 from attnpo.metrics import Estimate, aes_estimate, bootstrap, mean_estimate, paired_difference
-from attnpo.profile import Profile, ReportSection, checkout_root
+from attnpo.profile import BASES, Profile, ReportSection, checkout_root
 from attnpo.report.published import BENCHMARKS, TAGS, PaperRow, PaperValue, Published, load_paper, published
 from attnpo.results import task_groups
 
@@ -292,14 +292,21 @@ def _difference_block(profile: Profile, block: Block, members: Sequence[str], pr
     for row in block.rows:
         if row.cells is None or row.method == report.reference:
             continue
-        against = differences(samples[row.method], samples[report.reference], **options(report))
+        pairs = [_comparable(*pair) for pair in zip(samples[row.method], samples[report.reference], strict=True)]
+        own, reference = zip(*pairs, strict=True)
+        against = differences(own, reference, **options(report))
         values = {name: difference for name, (difference, _) in against.items()} | {"tokens %": against["tokens"][1]}
-        about = (row.responses, float(np.mean([s.truncated for s in samples[row.method]])))
+        about = (sum(s.responses for s in own), float(np.mean([s.truncated for s in own])))
         cells = {c.key: Cell(*e, *about) for c in _DIFFERENCES if (e := values.get(c.key)) is not None}
-        rows.append(replace(row, cells=cells))
+        rows.append(replace(row, cells=cells, seeds=own[0].seeds))
     columns = [c for c in _DIFFERENCES if any(c.key in (row.cells or {}) for row in rows)]
     title = f"{block.title}, difference from {label}, paired over the problems"
     return [Block(block.task, title, columns, rows, [], differences=True)] if rows else []
+
+
+def _comparable(one: Sample, other: Sample) -> tuple[Sample, Sample]:
+    """Two methods on the seeds that both were trained with; the base, which was not, keeps all of its."""
+    return (one, other) if {one.method, other.method} & {*BASES} else on_shared_seeds(one, other)
 
 
 def beside(part: Published, blocks: Sequence[Block]) -> Published:
@@ -343,14 +350,14 @@ def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[st
                 what = " and ".join(missing)
                 sentences.append(f"{labels[name]} against {labels[other]}: {what} not run, nothing can be said.")
                 continue
-            first, second = samples[name], samples[other]
+            first, second = _comparable(samples[name], samples[other])
             sentences.append(_length_and_accuracy(first, second, labels[name], labels[other], profile.report))
             pairs = [(name, other), (name, "base"), (other, "base")]
             many = sum(m.attnpo for m in profile.methods.values()) > 2
             for one, against in pairs[:1] if many else pairs:
                 if against in samples and {"steps_redundant", "steps_essential"} <= set(first.rows.columns):
-                    pair = (samples[one], samples[against], labels[one], labels[against])
-                    sentences.append(_what_was_cut(*pair, profile.report))
+                    pair = _comparable(samples[one], samples[against])
+                    sentences.append(_what_was_cut(*pair, labels[one], labels[against], profile.report))
     return sentences
 
 
