@@ -33,7 +33,8 @@ def test_rows_columns_and_blocks_follow_the_profile(tmp_path: Path) -> None:
     assert [block.title for block in table.blocks] == ["Test", "Shifted"]
     test = table.blocks[0]
     assert [row.label for row in test.rows] == ["base", "RLOO", "TLMRE", "AttnPO"]
-    assert [c.key for c in test.columns[:7]] == [*(f"chain {i}" for i in range(1, 7)), "correct"]
+    assert [c.key for c in test.columns[:3]] == ["correct", "tokens", "aes"]
+    assert [c.key for c in test.columns[-6:]] == [f"chain {i}" for i in range(1, 7)]
     assert {"tokens", "aes", "steps_redundant", "steps_essential", "truncated"} <= {c.key for c in test.columns}
 
 
@@ -110,9 +111,10 @@ def test_aes_without_a_base_is_undefined(tmp_path: Path) -> None:
 
 def test_findings_come_from_the_numbers(tmp_path: Path) -> None:
     wide = {"bootstrap": 200, "accuracy_margin": 0.2}
-    shorter, cut, against_base, other_against_base = build(tmp_path, report=wide).blocks[0].findings
-    assert shorter.startswith("AttnPO is shorter than TLMRE at equal accuracy.")
-    assert "above −20 points" in shorter
+    table = build(tmp_path, report=wide)
+    shorter, cut, against_base, other_against_base = table.blocks[0].findings
+    assert shorter.startswith("AttnPO is shorter than TLMRE at equal accuracy. Tokens −")
+    assert any("above −20 points" in condition for condition in table.conditions)
     assert cut.endswith(
         "It cut redundant steps; that essential steps changed is not shown (at most 0.15 of them lost)."
     )
@@ -221,13 +223,15 @@ def test_published_values_stand_apart_with_their_tags(tmp_path: Path) -> None:
 
 
 def test_latex_has_a_row_a_line_and_escapes(tmp_path: Path) -> None:
-    lines = tables.to_latex(build(tmp_path)).splitlines()
+    lines = tables.to_latex(build(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})).splitlines()
     start = lines.index("\\midrule") + 1
     end = lines.index("\\bottomrule")
     assert end - start == 4
     assert all(line.endswith(" \\\\") for line in lines[start:end])
     assert len({line.count(" & ") for line in lines[start - 2 : end] if "&" in line}) == 1
-    assert not any("%" in line.replace("\\%", "") for line in lines if not line.startswith("%"))
+    written = [line for line in lines if not line.startswith("%")]
+    assert not any("%" in line.replace("\\%", "") for line in written)
+    assert any(" & $-$" in line for line in written) and all(line.isascii() for line in written)
 
 
 def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:

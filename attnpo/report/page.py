@@ -13,11 +13,14 @@ from attnpo.report.tables import lines_of
 from attnpo.results import atomic_write_text
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 0 1rem 4rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 0 1rem 4rem; color: #222 }
+p, ul { max-width: 60rem }
 h1 { line-height: 1.2 } h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem }
 .about { color: #555; font-size: .875rem } .missing { color: #a33 }
 code { background: #f3f3f3; padding: .1rem .3rem; overflow-wrap: anywhere }
-.wide { overflow-x: auto } figure { margin: 1rem 0 } img { max-width: 100%; height: auto; width: 34rem }
+.wide { overflow-x: auto }
+figure { display: inline-block; vertical-align: top; margin: 1rem .5rem 1rem 0; max-width: 100% }
+img { max-width: 100%; height: auto; width: 34rem } figcaption { max-width: 34rem }
 table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e5e5e5; white-space: nowrap }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }

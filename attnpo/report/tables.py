@@ -173,7 +173,10 @@ def build_table1(
         f"Evaluation: {evaluation.samples or '4 to 16'} responses a problem, temperature {evaluation.temperature}, "
         f"top_p {evaluation.top_p}, budget {evaluation.max_completion_tokens} tokens.",
         f"±: half of the {report.confidence:.0%} bootstrap interval over {interval} ({report.bootstrap} draws).",
-        "chain n: accuracy on problems of n operations. Tokens and steps: a response. Repairs are essential.",
+        "Tokens and steps: a response. Repairs are essential. Chain n: accuracy on problems of n operations.",
+        f"In words under a block: differences paired over the same problems, with {report.confidence:.0%} intervals. "
+        f"Accuracy is equal where the interval stays above −{100 * report.accuracy_margin:g} points, a margin declared "
+        "in the profile before the runs.",
     ]
     labels = {"base": report.base_label, **{name: m.label for name, m in profile.methods.items()}}
     title = f"{title}, profile {profile.name}"
@@ -211,9 +214,9 @@ def _block(profile: Profile, task: str, problems: pd.DataFrame, runs: pd.DataFra
     report = profile.report
     samples = {str(name): Sample(part, str(name)) for name, part in problems.groupby("method")}
     chains = sorted({int(c) for c in problems["chain"].dropna()})
-    columns = [Column(f"chain {c}", f"chain {c} %", 100) for c in chains]
-    columns += [Column("correct", "accuracy %", 100)]
+    columns = [Column("correct", "accuracy %", 100)]
     columns += [c for c in MEASURED if c.key == "aes" or c.key in problems.columns]
+    columns += [Column(f"chain {c}", f"chain {c} %", 100) for c in chains]
     labels = {"base": report.base_label, **{name: m.label for name, m in profile.methods.items()}}
     rows = []
     for name, label in labels.items():
@@ -331,7 +334,7 @@ def _value_and_half(cell: Cell, column: Column, sign: str = "-") -> str:
     """`sign`: `+` to write it before positive values too."""
     value, half = column.scale * cell.value, column.scale * (cell.high - cell.low) / 2
     text = f"{value:{sign}.{column.digits}f} ± {half:.{column.digits}f}"
-    return text.replace("-", "−") if sign == "+" else text
+    return text.replace("-", "−")
 
 
 # what follows from the numbers
@@ -380,12 +383,7 @@ def _length_and_accuracy(first: Sample, second: Sample, name: str, other: str, r
     else:
         verdict = f"That {name} is shorter than {other} is not shown."
     share = f"{tokens.value / second.means('tokens').mean():+.1%}".replace("-", "−")
-    return (
-        f"{verdict} Paired over the same problems: tokens {signed(tokens)}, that is {share}; accuracy "
-        f"{signed(accuracy, 100)} points ({report.confidence:.0%} intervals). Equal accuracy means that the "
-        f"interval of the difference stays above −{100 * report.accuracy_margin:g} points, a margin declared "
-        "in the profile before the runs."
-    )
+    return f"{verdict} Tokens {signed(tokens)}, that is {share}; accuracy {signed(accuracy, 100)} points."
 
 
 def _what_was_cut(first: Sample, second: Sample, name: str, other: str, report: ReportSection) -> str:
@@ -525,7 +523,7 @@ def _tex(text: str) -> str:
         (">", "$>$"),
     ):
         text = text.replace(plain, escaped)
-    return text.replace("±", "$\\pm$").replace("≈", "$\\approx$")
+    return text.replace("±", "$\\pm$").replace("≈", "$\\approx$").replace("−", "$-$")
 
 
 @dataclass(frozen=True)
