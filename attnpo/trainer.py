@@ -42,7 +42,7 @@ from attnpo.rewards import (
     rloo_advantages,
     shape_rewards,
 )
-from attnpo.rewards.laser_de import repeats_itself
+from attnpo.rewards.repetition import repeats_itself
 from attnpo.scoring import Response, score_batch
 from attnpo.steps import TokenSteps, align_steps, token_bytes_table
 

@@ -22,8 +22,8 @@ from attnpo.rewards import (
     grpo_advantages,
     shape_rewards,
 )
-from attnpo.rewards.laser_d import smallest_target
-from attnpo.rewards.laser_de import repeats_itself
+from attnpo.rewards.ladder import smallest_target
+from attnpo.rewards.repetition import repeats_itself
 
 # Formulas in float64: only the order of the operations may differ from the hand's.
 TOLERANCE = 1e-12

@@ -23,7 +23,7 @@ class Context:
     told: Tensor | None = None
     """(N,) length in tokens that the prompt asked for; None where prompts tell no length."""
     repeats: Tensor | None = None
-    """(N,) bool, whether a response repeats itself (`attnpo.rewards.laser_de.repeats_itself`)."""
+    """(N,) bool, whether a response repeats itself (`attnpo.rewards.repetition.repeats_itself`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 
