@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ for line in sys.stdin:
     request = json.loads(line)
     if request["answer"] == "hang": time.sleep(1000)
     if request["answer"] == "die": raise SystemExit(1)
+    if request["answer"] == "WAIT": time.sleep(1.5 * request["cpu"])
     same = request["answer"].lower() == request["gold"].lower()
     print(json.dumps({"verdict": "equal" if same else "different"}), flush=True)
 """
@@ -144,10 +146,18 @@ def test_math_verify_decides_what_is_not_plain() -> None:
 def test_expression_that_hangs_in_c_is_killed_and_the_next_is_graded() -> None:
     responses = [boxed("9^{9^{9^{9}}}"), boxed("x+1")]
     with Grader(time_limit=2) as grader:
+        assert grader.grade([boxed("y+1")], ["1+y"])[0].correct
+        (worker,) = grader._idle
         hung = grader.grade(responses[:1], ["5"])[0]
         assert (hung.correct, hung.parse_failed, hung.reason) == (False, True, "timeout")
+        assert worker.process.returncode == -signal.SIGPROF  # its time of the processor was up
         grader.time_limit = 60
         assert grader.grade(responses[1:], ["1+x"])[0].correct
+
+
+def test_an_item_that_waits_for_the_processor_is_graded() -> None:
+    with Grader(time_limit=0.5, command=FAKE) as grader:
+        assert grader.grade([boxed("WAIT")], ["wait"])[0].correct
 
 
 @pytest.mark.parametrize("answer", ["hang", "die"])
@@ -168,7 +178,7 @@ def test_repeated_pairs_are_judged_once() -> None:
     with Grader(time_limit=0.5, command=FAKE) as grader:
         grades = grader.grade([boxed("hang")] * 200, ["a"] * 200)
     assert [g.reason for g in grades] == ["timeout"] * 200
-    assert time.monotonic() - start < 60  # 200 limits in a row would take 100 s
+    assert time.monotonic() - start < 60  # 200 waits in a row would take 1000 s
 
 
 def test_several_workers_and_threads_keep_the_order() -> None:

@@ -1,6 +1,6 @@
 """The process in which math-verify runs: one JSON request a line on stdin, one JSON verdict a line on stdout.
 
-Started as a script by `attnpo.rewards.correctness`, which kills it when an item takes too long. It imports
+Started as a script by `attnpo.rewards.correctness`, which replaces it when an item takes too long. It imports
 nothing of the package, so that starting it costs little more than importing math-verify.
 """
 
@@ -76,7 +76,7 @@ def leading_zeros(gold: Any) -> int:
 
 
 def main() -> None:
-    """Serve requests `{"answer", "gold", "alarm"}` until stdin closes."""
+    """Serve requests `{"answer", "gold", "cpu", "alarm"}` until stdin closes; the last two are limits in seconds."""
     # Whatever a library prints must not be taken for a verdict.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -93,16 +93,19 @@ def main() -> None:
         print(json.dumps({"ready": False, "error": str(error)}), file=replies, flush=True)
         return
     print(json.dumps({"ready": True}), file=replies, flush=True)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for limit_signal in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(limit_signal, signal.SIG_DFL)
     for line in sys.stdin:
         request = json.loads(line)
-        # Should the parent be gone by the time, the default action of the alarm ends this process, even
-        # inside C code.
+        # The default action of both ends this process, even inside C code: the first after so much time of the
+        # processor, however busy the machine is; the second should the parent be gone by then.
+        signal.setitimer(signal.ITIMER_PROF, request["cpu"])
         signal.alarm(request["alarm"])
         try:
             verdict = judge(request["answer"], request["gold"])
         except (MemoryError, RecursionError, OverflowError):
             verdict = "unparsed"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         print(json.dumps({"verdict": verdict}), file=replies, flush=True)
 

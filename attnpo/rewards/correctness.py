@@ -2,8 +2,9 @@
 
 The rule is the one of AttnPO's evaluation (`paper.md`, "Evaluation setup"). Equality is math-verify's, after
 `normalise` and under the options of `_math_verify_worker.judge`. Its own time limits are signals, which work
-neither in threads nor against long computations in C, so it runs in worker processes that are killed and
-replaced when an item takes too long. Plain integers, and answers that equal the gold answer to the character,
+neither in threads nor against long computations in C, so it runs in worker processes that end and are
+replaced when an item takes too long: too much time of the processor, so that no grade depends on how busy the
+machine is. Plain integers, and answers that equal the gold answer to the character,
 are decided without a process.
 """
 
@@ -33,6 +34,8 @@ THINK_END = "</think>"
 WORKER = Path(__file__).with_name("_math_verify_worker.py")
 _BOX = re.compile(r"\\boxed\s*\{")
 _INTEGER = re.compile(r"[+-]?(?:\d{1,300}|\d{1,3}(?:,\d{3}){1,99})")
+_PATIENCE = 10
+"""Seconds by the clock for each second of processor time that an item may take."""
 _UNREADABLE = ("no_box", "unparsed", "timeout", "gold_unparsed")
 
 
@@ -148,7 +151,7 @@ def normalise(answer: str) -> str:
 
 
 class _Worker:
-    """A math-verify process and the pipe to it. `verdict` never takes much longer than the time limit."""
+    """A math-verify process and the pipe to it. `verdict` never takes much longer than ten times the time limit."""
 
     def __init__(self, command: Sequence[str], start_limit: float) -> None:
         self.process = subprocess.Popen(
@@ -163,9 +166,10 @@ class _Worker:
 
     def verdict(self, answer: str, gold: str, time_limit: float) -> str | None:
         """The worker's word on one pair; None if it did not answer in time or died (it is to be replaced)."""
-        alarm = math.ceil(time_limit) + 5
-        request = json.dumps({"answer": answer, "gold": gold, "alarm": alarm}) + "\n"
-        deadline = time.monotonic() + time_limit
+        patience = _PATIENCE * time_limit
+        limits = {"cpu": time_limit, "alarm": math.ceil(patience) + 5}
+        request = json.dumps({"answer": answer, "gold": gold, **limits}) + "\n"
+        deadline = time.monotonic() + patience
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(request.encode())
@@ -204,7 +208,8 @@ class Grader:
     Threads may share a grader; a forked child starts workers of its own and leaves the parent's alone.
 
     Args:
-        time_limit: seconds for one item. An item past it costs a worker, and is a parse failure.
+        time_limit: seconds of processor time for one item, ten times as many by the clock. An item past it costs
+            a worker, and is a parse failure.
         workers: how many processes may work at once.
         start_limit: seconds for a worker to import math-verify.
         command: what to start as a worker; for tests.
@@ -298,7 +303,10 @@ class Grader:
                     self._idle.append(worker)
         if verdict is None:
             logger.warning(
-                "no verdict on %.80r against %.80r in %.1f s; worker replaced", answer, gold, self.time_limit
+                "no verdict on %.80r against %.80r in %.1f s of processor time; worker replaced",
+                answer,
+                gold,
+                self.time_limit,
             )
             return "timeout"
         return verdict
