@@ -157,7 +157,7 @@ class ArtefactSection:
     """Fields of `evaluate` for this artefact alone: its evaluations are runs of their own."""
     groups: dict[str, list[str]] = field(default_factory=dict)
     """For `fig_curves` and `fig_phrases`: a title, which names the file too, to the methods of one figure; empty: one
-    figure of all."""
+    figure of all. For `fig_strength`: a method, whose name and look a line has, to the methods along that line."""
 
 
 @dataclass(frozen=True, kw_only=True)

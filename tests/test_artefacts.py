@@ -26,6 +26,10 @@ ARTEFACTS_OF_PROFILE: dict[str, Any] = {
     "fig_passk": {"methods": ["tlmre"], "evaluate": {"samples": 4}},
     "fig_heads": {"methods": []},
     "fig_stability": {"methods": ["attnpo"]},
+    "fig_strength": {
+        "methods": ["rloo", "tlmre", "tlmre+attnpo", "attnpo"],
+        "groups": {"attnpo": ["tlmre+attnpo", "attnpo"], "tlmre": ["rloo", "tlmre"]},
+    },
     "more": {"methods": ["tlmre+attnpo"]},
 }
 CHANGES: dict[str, Any] = {
@@ -126,7 +130,8 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     assert main(["table", *words, "--artefact", "all"]) == 0, capsys.readouterr().err
     for name in ("table1", "table2", "table3", "more"):
         assert all((folder / f"{name}.{end}").is_file() for end in ("md", "csv", "tex"))
-    figures = ["pareto", "curves", "budget", "pass_at_k", "heads", "ensemble", "intervention", "stability", "phrases"]
+    figures = ["pareto", "strength", "curves", "budget", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
+    figures += ["phrases"]
     assert all((folder / "figures" / f"{name}.{end}").is_file() for name in figures for end in ("png", "svg"))
     assert "Shifted" in (folder / "table2.md").read_text()
     assert "## Test" not in (folder / "table2.md").read_text()
@@ -165,6 +170,23 @@ def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
     ]
     text = (folder / "index.html").read_text()
     assert "running mean of 5 steps: Both of them" in text
+
+
+def test_strengths_are_compared_at_equal_length_on_the_seeds_that_all_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = fake_profile(tmp_path, **CHANGES)
+    folder = tmp_path / "results" / "fake"
+    finish(profile, folder)
+    words = ["--profile", str(profile.path), "--results", str(tmp_path / "results"), "--artefact"]
+    assert main(["table", *words, "all"]) == 0
+    text = (folder / "index.html").read_text()
+    caption = text[text.index("figures/strength.png") :]
+    assert re.search(r"seeds 0\. AttnPO less TLMRE at equal tokens: accuracy .*points\.", caption)
+    without = {**CHANGES, "artefacts": {**ARTEFACTS_OF_PROFILE, "fig_strength": {"methods": METHODS}}}
+    profile = fake_profile(tmp_path, **without)
+    assert main(["table", *words, "fig_strength"]) == 2
+    assert "artefacts.fig_strength.groups: name two methods or more" in capsys.readouterr().err
 
 
 def test_a_group_of_methods_that_the_artefact_does_not_run_is_refused(tmp_path: Path) -> None:

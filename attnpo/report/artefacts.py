@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
 
 import attnpo.report.figures as figures
 import attnpo.report.tables as tables
+from attnpo.errors import AttnPOError
 from attnpo.estimates import Sample, samples_by_method
-from attnpo.metrics import PHRASE_KINDS, mean_estimate
+from attnpo.metrics import PHRASE_KINDS, Array, accuracy_at_equal_length, bootstrap_tasks, mean_estimate
 from attnpo.profile import Profile
 from attnpo.report.figures import Bar, Curve
 from attnpo.report.tables import NotRunError
@@ -73,6 +75,67 @@ def _pareto(profile: Profile, results_dir: Path) -> Made:
             path = results_dir / "figures" / ("pareto" if i == 0 else f"pareto_{block.task}")
             made.append((figures.pareto(block, path, profile.quick)[0], f"Accuracy against tokens: {block.title}"))
     return Made([], _some(made, "no evaluation is finished"), _responses(table))
+
+
+def _strengths(profile: Profile, results_dir: Path) -> Made:
+    """Methods at several strengths, on the seeds that all of them have, and how the first line lies above the last."""
+    section = profile.artefacts.get("fig_strength")
+    if section is None or len(section.groups) < 2:
+        raise AttnPOError(
+            f"profile {profile.name}: artefacts.fig_strength.groups: name two methods or more, each with its strengths"
+        )
+    problems, _ = tables.read_derived(results_dir, profile.artefact)
+    by_method = samples_by_method(tables.chosen(profile, problems))
+    options = tables.options(profile.report)
+    made: list[tuple[Path, str]] = []
+    n = 0
+    for task, title in (profile.report.blocks or {str(t): str(t) for t in problems["task"].unique()}).items():
+        found = {
+            group: {m: by_method[m][task] for m in methods if task in by_method.get(m, {})}
+            for group, methods in section.groups.items()
+        }
+        if any(len(of_group) < 2 for of_group in found.values()):
+            continue
+        seeds = set.intersection(*(set(sample.seeds) for of_group in found.values() for sample in of_group.values()))
+        if not seeds:
+            continue
+        lines: dict[tuple[str, str], list[figures.Strength]] = {}
+        means: dict[str, list[Array]] = {}
+        for group, of_group in found.items():
+            line = lines[group, profile.method(group).label] = []
+            means[group] = []
+            for method, sample in of_group.items():
+                shared = sample.where(sample.rows["seed"].isin(seeds))
+                accuracy, tokens = (mean_estimate(shared.means(c), **options) for c in ("correct", "tokens"))
+                line.append(figures.Strength(tokens, accuracy, _strength(profile, method)))
+                means[group].append(shared.means("correct", "tokens"))
+                n += shared.responses
+        (first, label), *others = lines
+        words = [_at_equal_length(label, other, means[first], means[o], **options) for o, other in others]
+        name = "strength" if not made else f"strength_{task}"
+        drawn = figures.strengths(lines, results_dir / "figures" / name, _quick(profile, title))
+        made.append((drawn[0], f"{title}, seeds {' '.join(map(str, sorted(seeds)))}. {' '.join(words)}"))
+    _some(made, "no two strengths of each method are finished with the same seed")
+    return Made([], made, f"n = {n:,} responses")
+
+
+def _at_equal_length(label: str, other_label: str, points: list[Array], curve: list[Array], **options: Any) -> str:
+    """In words: accuracy of some runs, (S, P, 2) each, less that of the line through others at the same tokens."""
+
+    def above(*means: Array) -> Array:
+        places = np.stack([mean[0] for mean in means], axis=-2)
+        return accuracy_at_equal_length(places[..., : len(points), :], places[..., len(points) :, :])[..., None]
+
+    (estimate,) = bootstrap_tasks(above, *([run] for run in [*points, *curve]), **options)
+    if estimate is None:
+        return f"No strength of {label} has a length that {other_label} has."
+    return f"{label} less {other_label} at equal tokens: accuracy {tables.signed(estimate, 100)} points."
+
+
+def _strength(profile: Profile, method: str) -> str:
+    """The first argument of a method's length reward, 0 where it has none."""
+    value = next(iter(profile.method(method).reward_args.values()), 0)
+    return f"{value:g}".removeprefix("0") or "0"
 
 
 _CURVES = {
@@ -272,6 +335,7 @@ ARTEFACTS = {
     "table2": Artefact("Table 2: out of domain", lambda p, d: _table(p, d, "table2")),
     "table3": Artefact("Table 3: ablations", lambda p, d: _table(p, d, "table3")),
     "fig_pareto": Artefact("Accuracy against tokens", _pareto),
+    "fig_strength": Artefact("Accuracy against tokens as the penalty grows", _strengths),
     "fig_curves": Artefact("What training does", _training_curves),
     "fig_budget": Artefact("Accuracy at token budgets", _budget),
     "fig_passk": Artefact("pass@k", _pass_at_k),

@@ -24,6 +24,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from attnpo.metrics import Estimate
 from attnpo.report.tables import Block, Cell
 
 if TYPE_CHECKING:
@@ -337,26 +338,68 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
         for method, label, cells in shown:
             look = style(method)
             tokens, accuracy = cells["tokens"], cells.get("accuracy") or cells["correct"]
-            axes.errorbar(
-                tokens.value,
-                100 * accuracy.value,
-                xerr=np.array([[tokens.value - tokens.low], [tokens.high - tokens.value]]),
-                yerr=100 * np.array([[accuracy.value - accuracy.low], [accuracy.high - accuracy.value]]),
-                linestyle="",
-                color=look.color,
-                markersize=5,
-                **look.mark(),
-                elinewidth=0.5 if many else 0.8,
-                ecolor=(*to_rgb(look.color), 0.3 if many else 1.0),
-                capsize=0 if many else 2,
-            )
             points.append(_Point(tokens, accuracy, label, look.color))
-        axes.margins(x=0.2, y=0.15)
-        axes.set_xlabel("tokens per response (fewer is better)")
-        axes.set_ylabel("accuracy (%)")
-        _finish(axes, title)
-        _label_points(figure, axes, points, _LABEL_SIZE - many)
+            _draw_point(axes, points[-1], look, faint=many)
+        _finish_trade_off(figure, axes, points, title, _LABEL_SIZE - many)
     return _save(figure, path)
+
+
+class Strength(NamedTuple):
+    """One method at one strength of its length penalty."""
+
+    tokens: Estimate
+    accuracy: Estimate
+    text: str
+    """The strength."""
+
+
+def strengths(lines: Mapping[tuple[str, str], Sequence[Strength]], path: Path, title: str = "") -> list[Path]:
+    """Accuracy against tokens as a length penalty grows, a line a method, the strength at each point.
+
+    Args:
+        lines: (method, label) -> its points, from the weakest to the strongest; tokens a response, accuracy 0 to 1.
+        path, title: as in `pass_at_k`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        points = []
+        for (method, label), line in lines.items():
+            look = style(method)
+            xs, ys = [p.tokens.value for p in line], [100 * p.accuracy.value for p in line]
+            axes.plot(xs, ys, color=look.color, linestyle=look.line, linewidth=1)
+            for i, point in enumerate(line):
+                text = point.text if i + 1 < len(line) else f"{label} {point.text}"
+                points.append(_Point(point.tokens, point.accuracy, text, look.color))
+                _draw_point(axes, points[-1], look, faint=True)
+        axes.set_xlabel("numbers: strength of the length penalty")
+        _finish_trade_off(figure, axes, points, title, _LABEL_SIZE)
+    return _save(figure, path)
+
+
+def _draw_point(axes: Axes, point: _Point, look: Style, faint: bool) -> None:
+    tokens, accuracy = point.tokens, point.accuracy
+    axes.errorbar(
+        tokens.value,
+        100 * accuracy.value,
+        xerr=np.array([[tokens.value - tokens.low], [tokens.high - tokens.value]]),
+        yerr=100 * np.array([[accuracy.value - accuracy.low], [accuracy.high - accuracy.value]]),
+        linestyle="",
+        color=look.color,
+        markersize=5,
+        **look.mark(),
+        elinewidth=0.5 if faint else 0.8,
+        ecolor=(*to_rgb(look.color), 0.3 if faint else 1.0),
+        capsize=0 if faint else 2,
+    )
+
+
+def _finish_trade_off(figure: Figure, axes: Axes, points: Sequence[_Point], title: str, size: float) -> None:
+    axes.margins(x=0.2, y=0.15)
+    axes.set_xlabel("\n".join(["tokens per response (fewer is better)", axes.get_xlabel()]).rstrip())
+    axes.set_ylabel("accuracy (%)")
+    _finish(axes, title)
+    _label_points(figure, axes, points, size)
 
 
 def heads_heatmap(ranking: HeadRanking, path: Path) -> list[Path]:
@@ -509,8 +552,8 @@ _DIRECTIONS = [(1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1,
 
 
 class _Point(NamedTuple):
-    tokens: Cell
-    accuracy: Cell
+    tokens: Cell | Estimate
+    accuracy: Cell | Estimate
     label: str
     color: str
 
