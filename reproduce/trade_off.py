@@ -3,9 +3,9 @@
     .venv/bin/python reproduce/trade_off.py tiny
 
 Reads derived/problems.csv. For each task a line is fitted to accuracy (per cent) against tokens a response, through the
-means of Table 1's methods without AttnPO, and each method of the profile is measured against it. Writes `trade_off.csv`
-into the results folder: a row a task and method, with `above_line` in points and `in_fit`, 1 for those that the line
-goes through; prints it, and what the lines are like.
+means of Table 1's methods without AttnPO, but for those that are told a length: their prompts are others. Each method of
+the profile is measured against it. Writes `trade_off.csv` into the results folder: a row a task and method, with
+`above_line` in points and `in_fit`, 1 for those that the line goes through; prints it, and what the lines are like.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def against_line(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def main(name: str) -> None:
     """Fit, write and print."""
     profile = load_profile(name)
-    plain = [m for m, section in profile.narrowed("table1").methods.items() if not section.attnpo]
+    methods = profile.narrowed("table1").methods
+    plain = [name for name, method in methods.items() if not method.attnpo and method.tell is None]
     results = checkout_root() / "results" / profile.results_name
     path = results / "derived" / "problems.csv"
     if not path.is_file():
