@@ -332,7 +332,8 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
             accuracy = cells.get("accuracy") or cells["correct"]
             title += f"\n({label}, not drawn: {100 * accuracy.value:.1f} %, {cells['tokens'].value:.1f} tokens)"
         shown = [row for row in shown if not many or row[0] != "base"]
-        figure = Figure(figsize=(WIDTH, 3.6 if many else 2.6), layout="constrained")
+        height = 2.6 if not many else max(3.6, 0.25 * len(shown))
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         points = []
         for method, label, cells in shown:
@@ -566,7 +567,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point], size: fl
     marks: list[Bbox] = []  # of each point its mark and its two intervals
     for t, a, *_ in points:
         low, middle, high = axes.transData.transform([(c(t), 100 * c(a)) for c in (_low, _value, _high)])
-        marks.append(Bbox.from_extents(*(middle - 5), *(middle + 5)))
+        marks.append(Bbox.from_extents(*(middle - 9), *(middle + 9)))  # no name so near another's mark
         marks.append(Bbox.from_extents(low[0], middle[1] - 1, high[0], middle[1] + 1))
         marks.append(Bbox.from_extents(middle[0] - 1, low[1], middle[0] + 1, high[1]))
     taken: list[Bbox] = []
@@ -592,7 +593,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[_Point], size: fl
                 label.update_positions(renderer)
                 box = Text.get_window_extent(label, renderer)  # without the line
                 others = [mark for j, mark in enumerate(marks) if j != 3 * i]
-                cost = sum(_overlap(box, other) for other in [*taken, *others])
+                cost = sum(_overlap(box, other) for other in others) + 3 * sum(_overlap(box, other) for other in taken)
                 cost += box.width * box.height - _overlap(box, inside) + 4 * distance
                 if best is None or cost < best[0]:
                     if best is not None:
