@@ -3,8 +3,8 @@
     .venv/bin/python reproduce/trade_off.py tiny
 
 Reads derived/problems.csv. For each task a line is fitted to accuracy (per cent) against tokens a response, through the
-means of Table 1's methods without AttnPO, but for those that are told a length: their prompts are others. Each method of
-the profile is measured against it. Writes `trade_off.csv` into the results folder: a row a task and method, with
+means of Table 1's methods without AttnPO, but for those that are told a length: their prompts are others. Each method
+of the profile is measured against it. Writes `trade_off.csv` into the results folder: a row a task and method, with
 `above_line` in points and `in_fit`, 1 for those that the line goes through; prints it, and what the lines are like.
 """
 
