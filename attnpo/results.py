@@ -544,13 +544,15 @@ def metric_table(problems: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "seed", "task", "chain"]
     if problems.empty:
         return pd.DataFrame(columns=[*keys, "problems", "n", "accuracy"])
-    both = pd.concat([problems.assign(chain="all"), problems[problems["chain"].notna()]])
+    both = pd.concat([problems.assign(chain="all"), problems[problems["chain"].notna()]], ignore_index=True)
     numbers = [c for c in problems.columns if c not in (*keys, "problem_id")]
     most = both.groupby("task")["n"].min()  # responses that every problem of the task has
-    passes = range(1, int(most.max()) + 1)
-    for k in passes:
-        enough = both["task"].map(most) >= k
-        both.loc[enough, f"pass@{k}"] = pass_at_k_each(both.loc[enough, "correct"], both.loc[enough, "n"], k)
+    reach = both["task"].map(most)
+    passes = {}
+    for k in range(1, int(most.max()) + 1):
+        enough = both[reach >= k]
+        each = pd.Series(pass_at_k_each(enough["correct"], enough["n"], k), index=enough.index)
+        passes[f"pass@{k}"] = each.groupby([enough[key] for key in keys], sort=False).mean()
     groups = both.groupby(keys, sort=False)
     sums = groups[numbers].sum()
     sums = sums.where(groups[numbers].count().eq(groups.size(), axis=0))  # unknown for one problem: unknown
@@ -559,12 +561,8 @@ def metric_table(problems: pd.DataFrame) -> pd.DataFrame:
     table["tokens_of_correct"] = sums["correct_tokens"] / sums["correct"].where(sums["correct"] > 0)
     table["tokens_of_wrong"] = (sums["tokens"] - sums["correct_tokens"]) / wrong.where(wrong > 0)
     table["tokens_per_correct"] = sums["tokens"] / sums["correct"].where(sums["correct"] > 0)
-    for name in numbers:
-        if name not in ("n", "correct", "correct_tokens"):
-            table[name] = sums[name] / sums["n"]
-    for k in passes:
-        table[f"pass@{k}"] = groups[f"pass@{k}"].mean()
-    return table.reset_index()
+    shares = sums.drop(columns=["n", "correct", "correct_tokens"]).div(sums["n"], axis=0)
+    return pd.concat([table, shares, pd.DataFrame(passes).reindex(table.index)], axis=1).reset_index()
 
 
 def sample_lines(

@@ -244,6 +244,19 @@ def test_a_finish_reason_that_is_not_known_is_no_zero() -> None:
     assert results.metric_table(table)["truncated"].isna().all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_pass_at_every_k_that_all_problems_of_a_task_have_responses_for() -> None:
+    run = Run(Path("nowhere"), {"method": "base", "seed": 0})
+    many = [sample(k, task="many", problem_id=p, correct=k < 2 * p) for p in range(3) for k in range(128)]
+    few = [sample(k, problem_id=p, correct=k == p) for p in (0, 1) for k in range(2 + p)]
+    metrics = results.metric_table(results.problem_table([(run, [*many, *few])])).set_index("task")
+    assert metrics.loc["many", "pass@128"] == pytest.approx(2 / 3)
+    assert metrics.loc["many", "pass@1"] == pytest.approx((2 + 4) / 128 / 3)
+    assert metrics.loc["attnpo_aime2024", "pass@2"] == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.loc["attnpo_aime2024", ["pass@3", "pass@128"]].isna().all()
+    assert metrics.loc["many", "accuracy"] == metrics.loc["many", "pass@1"]
+
+
 def test_groups_are_those_of_the_tasks_folder() -> None:
     groups = results.task_groups()
     assert groups["attnpo_testbed"] == ["attnpo_testbed_test", "attnpo_testbed_shifted"]
