@@ -232,7 +232,7 @@ def test_an_artefact_that_the_profile_cannot_make_says_why(tmp_path: Path, capsy
     assert main(["run", "all", "--dry-run", *words]) == 0
     out, err = capsys.readouterr()
     assert "fig_stability: not made, profile fake: no section 'study'" in err
-    assert out.count("train ") == 4  # tlmre and attnpo (two seeds), and the composed one
+    assert out.count("train ") == 5  # rloo, tlmre, attnpo (two seeds), and the composed one
     assert "no time estimate" not in err  # `seconds` of the profile says what a training takes
     assert re.search(r"about [\d:]+ minutes with \d+ side by side, without eval, probe, of which nothing", err)
 
