@@ -176,17 +176,16 @@ def differences(
     return dict(zip(measures, zip(found[:n], found[n : 2 * n], strict=True), strict=True)) | {"aes": (found[-1], None)}
 
 
-def on_shared_seeds(one: Sample, other: Sample) -> tuple[Sample, Sample]:
-    """Both with the training seeds that both have, or as they are where they share none.
+def on_shared_seeds(*samples: Sample) -> tuple[Sample, ...]:
+    """Each with the training seeds that all have, or as they are where they share none.
 
     A seed fixes the order of the prompts and the first rollouts, so its luck is much the same for two methods: five
     seeds of one against the first two of the other would show a difference between seeds as one between methods.
     """
-    shared = sorted({*one.seeds} & {*other.seeds})
+    shared = sorted(set.intersection(*(set(sample.seeds) for sample in samples)))
     if not shared:
-        return one, other
-    first, second = (s if s.seeds == shared else s.where(s.rows["seed"].isin(shared)) for s in (one, other))
-    return first, second
+        return samples
+    return tuple(s if s.seeds == shared else s.where(s.rows["seed"].isin(shared)) for s in samples)
 
 
 def check_same_problems(one: Sample, other: Sample) -> None:

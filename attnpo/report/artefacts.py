@@ -13,7 +13,7 @@ import pandas as pd
 import attnpo.report.figures as figures
 import attnpo.report.tables as tables
 from attnpo.errors import AttnPOError
-from attnpo.estimates import Sample, samples_by_method
+from attnpo.estimates import Sample, on_shared_seeds, samples_by_method
 from attnpo.metrics import PHRASE_KINDS, Array, accuracy_at_equal_length, bootstrap_tasks, mean_estimate
 from attnpo.profile import Profile
 from attnpo.report.figures import Bar, Curve
@@ -78,7 +78,7 @@ def _pareto(profile: Profile, results_dir: Path) -> Made:
 
 
 def _strengths(profile: Profile, results_dir: Path) -> Made:
-    """Methods at several strengths, on the seeds that all of them have, and how the first line lies above the last."""
+    """Methods at several strengths, on the seeds that all of them have; how far the first line is above the others."""
     section = profile.artefacts.get("fig_strength")
     if section is None or len(section.groups) < 2:
         raise AttnPOError(
@@ -89,32 +89,30 @@ def _strengths(profile: Profile, results_dir: Path) -> Made:
     options = tables.options(profile.report)
     made: list[tuple[Path, str]] = []
     n = 0
-    for task, title in (profile.report.blocks or {str(t): str(t) for t in problems["task"].unique()}).items():
-        found = {
-            group: {m: by_method[m][task] for m in methods if task in by_method.get(m, {})}
-            for group, methods in section.groups.items()
-        }
-        if any(len(of_group) < 2 for of_group in found.values()):
+    for task, title in _blocks(profile, problems).items():
+        found = {g: [m for m in ms if task in by_method.get(m, {})] for g, ms in section.groups.items()}
+        if any(len(methods) < 2 for methods in found.values()):
             continue
-        seeds = set.intersection(*(set(sample.seeds) for of_group in found.values() for sample in of_group.values()))
-        if not seeds:
+        places = [(group, method) for group, methods in found.items() for method in methods]
+        samples = on_shared_seeds(*(by_method[method][task] for _, method in places))
+        seeds = samples[0].seeds
+        if any(sample.seeds != seeds for sample in samples):  # they share none
             continue
-        lines: dict[tuple[str, str], list[figures.Strength]] = {}
-        means: dict[str, list[Array]] = {}
-        for group, of_group in found.items():
-            line = lines[group, profile.method(group).label] = []
-            means[group] = []
-            for method, sample in of_group.items():
-                shared = sample.where(sample.rows["seed"].isin(seeds))
-                accuracy, tokens = (mean_estimate(shared.means(c), **options) for c in ("correct", "tokens"))
-                line.append(figures.Strength(tokens, accuracy, _strength(profile, method)))
-                means[group].append(shared.means("correct", "tokens"))
-                n += shared.responses
-        (first, label), *others = lines
-        words = [_at_equal_length(label, other, means[first], means[o], **options) for o, other in others]
+        means: dict[str, list[Array]] = {group: [] for group in found}
+        lines: dict[str, list[figures.Strength]] = {group: [] for group in found}
+        for (group, method), sample in zip(places, samples, strict=True):
+            run = sample.means("correct", "tokens")
+            accuracy, tokens = (mean_estimate(run[..., i], **options) for i in (0, 1))
+            means[group].append(run)
+            lines[group].append(figures.Strength(tokens, accuracy, _strength(profile, method)))
+            n += sample.responses
+        labels = {group: profile.method(group).label for group in found}
+        first, *others = found
+        words = [_at_equal_length(labels[first], labels[o], means[first], means[o], **options) for o in others]
         name = "strength" if not made else f"strength_{task}"
-        drawn = figures.strengths(lines, results_dir / "figures" / name, _quick(profile, title))
-        made.append((drawn[0], f"{title}, seeds {' '.join(map(str, sorted(seeds)))}. {' '.join(words)}"))
+        named = {(group, labels[group]): line for group, line in lines.items()}
+        drawn = figures.strengths(named, results_dir / "figures" / name, _quick(profile, title))
+        made.append((drawn[0], f"{title}, seeds {' '.join(map(str, seeds))}. {' '.join(words)}"))
     _some(made, "no two strengths of each method are finished with the same seed")
     return Made([], made, f"n = {n:,} responses")
 
@@ -222,9 +220,8 @@ def _along(
     problems, _ = tables.read_derived(results_dir, profile.artefact)
     by_method = samples_by_method(tables.chosen(profile, problems))
     labels = {"base": profile.report.base_label, **{name: m.label for name, m in profile.methods.items()}}
-    tasks = list(profile.report.blocks) or list(problems["task"].unique())
     made, n = [], 0
-    for task in tasks:
+    for i, (task, heading) in enumerate(_blocks(profile, problems).items()):
         curves = []
         for method, label in labels.items():
             sample = by_method.get(method, {}).get(task)
@@ -235,10 +232,15 @@ def _along(
             n += sample.responses
             curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
         if curves:
-            name = stem if task == tasks[0] else f"{stem}_{task}"
-            shown = f"{title}: {profile.report.blocks.get(task, task)}"
+            name = stem if i == 0 else f"{stem}_{task}"
+            shown = f"{title}: {heading}"
             made.append((draw(curves, results_dir / "figures" / name, _quick(profile, shown))[0], shown))
     return Made([], _some(made, "no evaluation is finished"), f"n = {n:,} responses")
+
+
+def _blocks(profile: Profile, problems: pd.DataFrame) -> dict[str, str]:
+    """Task -> title of each block of the report; all tasks where the profile names none."""
+    return profile.report.blocks or {str(task): str(task) for task in problems["task"].unique()}
 
 
 def _heads(profile: Profile, results_dir: Path) -> Made:

@@ -373,8 +373,7 @@ def strengths(lines: Mapping[tuple[str, str], Sequence[Strength]], path: Path, t
                 text = point.text if i + 1 < len(line) else f"{label} {point.text}"
                 points.append(_Point(point.tokens, point.accuracy, text, look.color))
                 _draw_point(axes, points[-1], look, faint=True)
-        axes.set_xlabel("numbers: strength of the length penalty")
-        _finish_trade_off(figure, axes, points, title, _LABEL_SIZE)
+        _finish_trade_off(figure, axes, points, title, _LABEL_SIZE, "\nnumbers: strength of the length penalty")
     return _save(figure, path)
 
 
@@ -395,9 +394,11 @@ def _draw_point(axes: Axes, point: _Point, look: Style, faint: bool) -> None:
     )
 
 
-def _finish_trade_off(figure: Figure, axes: Axes, points: Sequence[_Point], title: str, size: float) -> None:
+def _finish_trade_off(
+    figure: Figure, axes: Axes, points: Sequence[_Point], title: str, size: float, note: str = ""
+) -> None:
     axes.margins(x=0.2, y=0.15)
-    axes.set_xlabel("\n".join(["tokens per response (fewer is better)", axes.get_xlabel()]).rstrip())
+    axes.set_xlabel(f"tokens per response (fewer is better){note}")
     axes.set_ylabel("accuracy (%)")
     _finish(axes, title)
     _label_points(figure, axes, points, size)

@@ -309,7 +309,9 @@ def _difference_block(profile: Profile, block: Block, members: Sequence[str], pr
 
 def _comparable(one: Sample, other: Sample) -> tuple[Sample, Sample]:
     """Two methods on the seeds that both were trained with; the base, which was not, keeps all of its."""
-    return (one, other) if {one.method, other.method} & {*BASES} else on_shared_seeds(one, other)
+    if not {one.method, other.method} & {*BASES}:
+        one, other = on_shared_seeds(one, other)
+    return one, other
 
 
 def beside(part: Published, blocks: Sequence[Block]) -> Published:
