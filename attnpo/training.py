@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
@@ -10,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import datasets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 def run_training(profile: Profile, method: str, seed: int, heads_file: Path | None, out_dir: Path) -> Path:
     """Train `method`, from the last checkpoint if there is one, and save the model.
 
+    Every process of a distributed run calls it, and has left the process group when it returns.
+
     Args:
         profile: every hyperparameter.
         method: a key of `profile.methods`.
@@ -49,6 +53,12 @@ def run_training(profile: Profile, method: str, seed: int, heads_file: Path | No
     Raises:
         AttnPOError: heads are needed and heads_file is None, or the settings contradict each other.
     """
+    _train(profile, method, seed, heads_file, out_dir)
+    leave_process_group()
+    return out_dir / "model"
+
+
+def _train(profile: Profile, method: str, seed: int, heads_file: Path | None, out_dir: Path) -> None:
     section = profile.method(method)
     model, tokenizer = load_model(profile.model, profile.revision)
     heads = choose_heads(profile, method, seed, heads_file, model) if section.attnpo else None
@@ -75,7 +85,17 @@ def run_training(profile: Profile, method: str, seed: int, heads_file: Path | No
     if trainer.accelerator.is_main_process:
         tokenizer.save_pretrained(out_dir / "model")
         shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
-    return out_dir / "model"
+
+
+def leave_process_group() -> None:
+    """End the communication between processes; to be called last, by every process, when nothing holds the trainer.
+
+    A process that exits with gloo's threads alive may be aborted after its work is done: a thread that lets go of a
+    tensor needs an interpreter that is not there any more (pytorch/pytorch#179291). Destroying the group ends the
+    threads only if nothing else holds it, and the trainer's model does, in a cycle of references.
+    """
+    gc.collect()
+    accelerate.PartialState().destroy_process_group()
 
 
 def choose_heads(
@@ -177,8 +197,6 @@ def training_config(
         raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
-        import accelerate
-
         shares = accelerate.PartialState().num_processes * arguments["gradient_accumulation_steps"]
         if rollouts % shares:
             raise AttnPOError(

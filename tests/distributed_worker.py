@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.trainer import AttnPOConfig, AttnPOTrainer
+from attnpo.training import leave_process_group
 
 LIMIT = 45
 """Tokens that `dler` keeps."""
@@ -81,3 +82,4 @@ def main(out: Path, full_forward: bool, length_reward: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2] == "full", sys.argv[3])
+    leave_process_group()

@@ -19,19 +19,46 @@ from attnpo.rewards.dler import dler_rewards
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
 
-def run_on_two_processes(tmp_path: Path, forward: str, reward: str) -> list[dict[str, Any]]:
-    """What the worker saw on each rank."""
+LEAVES = """
+import torch
+import torch.distributed as dist
+from attnpo.training import leave_process_group
+
+
+class Held(torch.Tensor):  # with a Python object to let go of
+    pass
+
+
+dist.init_process_group("gloo")
+trainer = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+trainer.itself = trainer.__dict__  # in a cycle, as the trainer is
+for _ in range(50):
+    dist.all_reduce(torch.ones(20_000).as_subclass(Held), async_op=True)
+del trainer
+leave_process_group()
+"""
+
+
+def launch(script: Path, *arguments: str) -> None:
+    """Run a script in two processes, to a good end."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launcher, str(WORKER), str(tmp_path), forward, reward],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [*launcher, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_on_two_processes(tmp_path: Path, forward: str, reward: str) -> list[dict[str, Any]]:
+    """What the worker saw on each rank."""
+    launch(WORKER, str(tmp_path), forward, reward)
     return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_a_process_exits_in_peace_with_tensors_under_way(tmp_path: Path) -> None:
+    script = tmp_path / "leaves.py"
+    script.write_text(LEAVES)
+    launch(script)
 
 
 def test_cuts_drops_and_whitening_are_over_all_processes(tmp_path: Path) -> None:
