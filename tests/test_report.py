@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     assert "AttnPO against TLMRE: AttnPO not run" in text
     assert "attnpo_testbed_test,attnpo,AttnPO,tokens,not run,,,,,," in tables.to_csv(table)
     assert "AES" in text
+    printed = io.StringIO()
+    tables.print_table(table, Console(file=printed, width=200))
+    assert "Not run: RLOO, AttnPO." in printed.getvalue()  # in a line: the table is of what was run
+    assert printed.getvalue().count("not run") == 1 + len(table.blocks[0].findings)  # the finding on AttnPO
+    neither = tables.to_markdown(build(tmp_path, ["base"]))
+    assert "nothing can be said" not in neither
 
 
 def test_aes_without_a_base_is_undefined(tmp_path: Path) -> None:

@@ -351,9 +351,12 @@ def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[st
             continue
         plain = [other for other, m in profile.methods.items() if not m.attnpo and m.reward == method.reward]
         for other in plain if name == profile.report.reference else plain[:1]:
-            if missing := [labels[m] for m in (name, other) if m not in samples]:
-                what = " and ".join(missing)
-                sentences.append(f"{labels[name]} against {labels[other]}: {what} not run, nothing can be said.")
+            missing = [labels[m] for m in (name, other) if m not in samples]
+            if missing:
+                if len(missing) == 1:
+                    sentences.append(
+                        f"{labels[name]} against {labels[other]}: {missing[0]} not run, nothing can be said."
+                    )
                 continue
             first, second = _comparable(samples[name], samples[other])
             sentences.append(_length_and_accuracy(first, second, labels[name], labels[other], profile.report))
@@ -540,8 +543,14 @@ class _Whole:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """The table for the terminal: a column a method, or a row a method where that is narrower."""
-    grids = [(f"{table.title}: {block.title}", *_grid(block), block.findings) for block in table.blocks]
+    """The table for the terminal: a column a method, or a row a method where that is narrower; methods that were not
+    run are named below."""
+    grids = []
+    for block in table.blocks:
+        run = replace(block, rows=[row for row in block.rows if row.cells is not None])
+        absent = [row.label for row in block.rows if row.cells is None]
+        notes = [*block.findings, *([f"Not run: {', '.join(absent)}."] if absent else [])]
+        grids.append((f"{table.title}: {block.title}", *_grid(run), notes))
     grids += [(part.title, *part.grid(), [part.remark]) for part in table.published]
     for title, headings, rows, notes in grids:
         shown = RichTable(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
