@@ -357,3 +357,43 @@ def accuracy_at_equal_length(points: Any, curve: Any) -> Array:
     expected = np.interp(points[:, 1], tokens, accuracy, left=np.nan, right=np.nan)
     beside = ~np.isnan(expected)
     return np.asarray((points[beside, 0] - expected[beside]).mean() if beside.any() else np.nan)
+
+
+class Line(NamedTuple):
+    """A straight line through points, and how close to it they lie."""
+
+    slope: float
+    start: float
+    """Its height at x = 0."""
+    r: float
+    """Pearson's correlation of the points; NaN if all have one height."""
+    spread: float
+    """Standard deviation of the points' heights above it, in units of y; n - 2 degrees of freedom."""
+
+    def above(self, x: Any, y: Any) -> Array:
+        """How far points lie above it, in units of y. `x`, `y`: (...)."""
+        return np.asarray(y, dtype=float) - (self.start + self.slope * np.asarray(x, dtype=float))
+
+
+def fit_line(x: Any, y: Any) -> Line:
+    """The least-squares line through N points, three at least. `x`, `y`: (N,)."""
+    x, y = _numbers("x", x, 1), _numbers("y", y, 1)
+    if x.shape != y.shape or len(x) < 3 or np.ptp(x) == 0:
+        raise AttnPOError(f"{len(x)} points, {len(set(x))} places: a line with a spread needs three, at two or more")
+    slope, start = np.polyfit(x, y, 1)
+    line = Line(float(slope), float(start), np.nan, np.nan)
+    r = float(np.corrcoef(x, y)[0, 1]) if np.ptp(y) else np.nan
+    return line._replace(r=r, spread=float(np.sqrt((line.above(x, y) ** 2).sum() / (len(x) - 2))))
+
+
+def first_at_most(values: Any, level: float, window: int) -> int | None:
+    """The first place at which the mean of the last `window` values is not above `level`; None if it never is.
+
+    Args:
+        values: (N,), one a training step, say. The running mean begins with the window's last place.
+    """
+    array = _numbers("values", values, 1)
+    if len(array) < window:
+        return None
+    (places,) = np.nonzero(np.lib.stride_tricks.sliding_window_view(array, window).mean(axis=1) <= level)
+    return int(places[0]) + window - 1 if len(places) else None

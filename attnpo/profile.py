@@ -150,14 +150,18 @@ class ArtefactSection:
     methods: list[str]
     """Names as `Profile.method` takes them, in the order of the rows."""
     seeds: list[int] | None = None
-    """None: the profile's. Those of `method_seeds` win, but not where the artefact has an evaluation of its own."""
+    """None: the profile's. Those of the profile's `method_seeds` win, but not where the artefact has an evaluation of
+    its own."""
+    method_seeds: dict[str, list[int]] = field(default_factory=dict)
+    """Seeds of single methods in this artefact; they win over all others."""
     blocks: dict[str, str] | None = None
     """Task to title, as `report.blocks`; None: those."""
     evaluate: dict[str, Any] = field(default_factory=dict)
     """Fields of `evaluate` for this artefact alone: its evaluations are runs of their own."""
     groups: dict[str, list[str]] = field(default_factory=dict)
-    """For `fig_curves` and `fig_phrases`: a title, which names the file too, to the methods of one figure; empty: one
-    figure of all. For `fig_strength`: a method, whose name and look a line has, to the methods along that line."""
+    """For `fig_curves`, `fig_phrases`, `fig_passk` and `fig_budget`: a title, which names the file too, to the methods
+    of one figure; empty: one figure of all. For `fig_strength`: a method, whose name and look a line has, to the
+    methods along that line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,14 +342,20 @@ class Profile:
                 where = f"artefacts.{artefact}.groups[{title!r}]"
                 raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
         report = self.report if section.blocks is None else dataclasses.replace(self.report, blocks=section.blocks)
-        narrowed = dataclasses.replace(self, methods=methods, seeds=section.seeds or self.seeds, report=report)
+        method_seeds = {} if section.evaluate and section.seeds else self.method_seeds
+        narrowed = dataclasses.replace(
+            self,
+            methods=methods,
+            seeds=section.seeds or self.seeds,
+            method_seeds={**method_seeds, **section.method_seeds},
+            report=report,
+        )
         if not section.evaluate:
             return narrowed
         where = f"artefacts.{artefact}.evaluate"
         mapping = merge(dataclasses.asdict(self.evaluate), section.evaluate)
         evaluate = build(EvaluateSection, mapping, self.path.name, where)
-        method_seeds = {} if section.seeds else self.method_seeds
-        return dataclasses.replace(narrowed, evaluate=evaluate, artefact=artefact, method_seeds=method_seeds)
+        return dataclasses.replace(narrowed, evaluate=evaluate, artefact=artefact)
 
     def makes(self) -> list[str]:
         """The artefacts that the profile makes: those it names, and `table1` in any case."""
@@ -382,6 +392,11 @@ class Profile:
         if method in BASES:
             return sorted({seed for name in self.methods for seed in self.seeds_of(name)} | set(self.seeds))
         return self.method_seeds.get(method, self.seeds)
+
+    def without_attnpo(self, method: str) -> list[str]:
+        """The profile's methods with the same length reward and no rescaling."""
+        reward = self.method(method).reward
+        return [name for name, section in self.methods.items() if section.reward == reward and not section.attnpo]
 
     @property
     def results_name(self) -> str:
@@ -436,21 +451,23 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
         if "seeds" in overlay:  # of all methods and artefacts
             mapping.pop("method_seeds", None)
             artefacts = mapping.get("artefacts") or {}
-            mapping["artefacts"] = {name: merge(a, {"seeds": None}) for name, a in artefacts.items()}
+            own = ("seeds", "method_seeds")
+            mapping["artefacts"] = {name: {k: v for k, v in a.items() if k not in own} for name, a in artefacts.items()}
     for key in ("path", "artefact"):
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
     profile = build(Profile, {**mapping, "quick": quick, "path": path}, path.name)
     if not profile.seeds or len(set(profile.seeds)) != len(profile.seeds):
         raise AttnPOError(f"{path.name}: seeds: {profile.seeds} must be different whole numbers, at least one")
-    for artefact in profile.artefacts:
+    of_methods = {"method_seeds": profile.method_seeds}
+    for artefact, section in profile.artefacts.items():
         profile.narrowed(artefact)
-    for name, seeds in profile.method_seeds.items():
-        profile.method(name)
-        if not seeds or len(set(seeds)) != len(seeds):
-            raise AttnPOError(
-                f"{path.name}: method_seeds.{name}: {seeds} must be different whole numbers, at least one"
-            )
+        of_methods[f"artefacts.{artefact}.method_seeds"] = section.method_seeds
+    for where, seeds_of in of_methods.items():
+        for name, seeds in seeds_of.items():
+            profile.method(name)
+            if not seeds or len(set(seeds)) != len(seeds):
+                raise AttnPOError(f"{path.name}: {where}.{name}: {seeds} must be different whole numbers, at least one")
     for name in profile.methods:
         if COMPOSED in name or "@" in name:
             raise AttnPOError(f"{path.name}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")

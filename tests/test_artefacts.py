@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from attnpo import runner
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.profile import Profile, load_profile
-from attnpo.report.artefacts import ARTEFACTS
+from attnpo.report import figures, tables
+from attnpo.report.artefacts import ARTEFACTS, convergence, trade_off
 
 METHODS = ["tlmre", "attnpo"]
 ARTEFACTS_OF_PROFILE: dict[str, Any] = {
     **{name: {"methods": METHODS} for name in ARTEFACTS},
     "table2": {"methods": METHODS, "blocks": {"attnpo_testbed_shifted": "Shifted"}},
     "fig_passk": {"methods": ["tlmre"], "evaluate": {"samples": 4}},
+    "fig_budget": {"methods": METHODS, "groups": {"the plain": ["tlmre"], "the rest": ["attnpo"]}},
     "fig_heads": {"methods": []},
     "fig_stability": {"methods": ["attnpo"]},
     "fig_strength": {
@@ -39,7 +42,7 @@ CHANGES: dict[str, Any] = {
     "artefacts": ARTEFACTS_OF_PROFILE,
     "study": {"problems": 2, "samples": 2, "max_completion_tokens": 8, "ensemble": 3},
     "seconds": {"train": 100.0},
-    "report": {**PROFILE["report"], "bootstrap": 20},
+    "report": {**PROFILE["report"], "bootstrap": 20, "reference": "attnpo"},
 }
 
 
@@ -51,7 +54,7 @@ def output(job: runner.Job, folder: Path) -> list[Path]:
         lines["samples.jsonl"] = list(fake_samples(str(job.method).partition("+")[0], job.seed, problems=12))
     elif job.kind == "train":
         columns = ["attnpo/group_accuracy", "completions/mean_length", "steps/essential", "steps/redundant"]
-        columns += ["phrases/doubt", "phrases/branch", "phrases/summary"]
+        columns += ["phrases/doubt", "phrases/branch", "phrases/summary", "step_time"]
         lines["log.jsonl"] = [{"step": s, **{c: rng.random() for c in columns}} for s in range(1, 5)]
     elif job.kind == "intervention":
         lines["samples.jsonl"] = [
@@ -128,10 +131,10 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     finish(profile, folder)
     words = ["--profile", str(profile.path), "--results", str(results)]
     assert main(["table", *words, "--artefact", "all"]) == 0, capsys.readouterr().err
-    for name in ("table1", "table2", "table3", "more"):
+    for name in ("table1", "table2", "table3", "more", "fig_curves"):
         assert all((folder / f"{name}.{end}").is_file() for end in ("md", "csv", "tex"))
-    figures = ["pareto", "strength", "curves", "budget", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
-    figures += ["phrases"]
+    figures = ["pareto", "strength", "curves", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
+    figures += ["phrases", "budget_the_plain", "budget_the_rest"]
     assert all((folder / "figures" / f"{name}.{end}").is_file() for name in figures for end in ("png", "svg"))
     assert "Shifted" in (folder / "table2.md").read_text()
     assert "## Test" not in (folder / "table2.md").read_text()
@@ -170,6 +173,56 @@ def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
     ]
     text = (folder / "index.html").read_text()
     assert "running mean of 5 steps: Both of them" in text
+
+
+def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) -> None:
+    profile = fake_profile(tmp_path, **CHANGES)
+    ends = {("tlmre", 0): 80, ("attnpo", 0): 70, ("attnpo", 1): 70, ("rloo", 0): 99}
+    curves = pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "step": step, "step_time": 2.0, "attnpo/group_accuracy": 0.5,
+             "completions/mean_length": max(end, 100 - (3 if method == "attnpo" else 1) * step - seed)}
+            for (method, seed), end in ends.items() for step in range(1, 41)
+        ]
+    ).sample(frac=1, random_state=0)  # the order of the lines says nothing  # fmt: skip
+    table = convergence(profile, curves)
+    assert table is not None
+    (block,) = table.blocks  # no redundant steps in these curves
+    assert block.title == "Tokens down to 80.00, TLMRE's at the end"
+    never, tlmre, attnpo = block.rows
+    text = tables.to_markdown(table)
+    assert (never.label, tlmre.seeds, attnpo.seeds, attnpo.responses) == ("RLOO", [0], [0, 1], 2)
+    assert "| RLOO | undefined | undefined | undefined | 1 |  |" in text
+    assert (
+        "| TLMRE | 24.0 | 48.0 | 50.0 | 1 | 0 |" in text
+    )  # the mean of 20 to 24 is 80, to the end; one seed: no interval
+    assert attnpo.cells is not None
+    assert attnpo.cells["step"].value == (9 + 9) / 2 and attnpo.cells["seconds"].value == 18
+    assert convergence(profile, curves[curves["method"] != "tlmre"]) is None
+
+
+def test_the_trade_off_is_a_line_through_the_plain_methods(tmp_path: Path) -> None:
+    plain = {f"p{i}": {"label": f"P{i}", "reward": "rloo"} for i in range(4)}
+    told = {"text": "Think for {n} tokens.", "low": 1, "high": 9, "evaluate": 5}
+    more = {"told": {"label": "Told", "reward": "l1_exact", "tell": told}}
+    profile = fake_profile(tmp_path, methods={**PROFILE["methods"], **plain, **more})
+
+    def row(method: str, tokens: float, correct: float) -> tables.Row:
+        cells = {"tokens": tables.Cell(tokens, tokens, tokens, 1, 0), "correct": tables.Cell(correct, 0, 1, 1, 0)}
+        return tables.Row(method, method.upper(), [0], cells, [])
+
+    rows = [row(f"p{i}", 80 + 10 * i, 0.7 + 0.05 * i) for i in range(4)]
+    rows += [row("attnpo", 90, 0.8), row("told", 100, 0.5), row("base", 200, 0.1)]
+    block = tables.Block("t", "T", [], rows, [])
+    line, words = trade_off(profile, block)
+    assert line is not None and line.slope == pytest.approx(0.5)
+    assert "the 4 methods without AttnPO or a length in the prompt, +5.0 points for 10 tokens more, r = 1.00" in words
+    assert words.endswith("From it: TOLD −30.0, ATTNPO +5.0.")
+    assert trade_off(profile, replace(block, rows=rows[1:])) == (None, "")
+    figures.pareto(block, tmp_path / "pareto", line=line)
+    with_line = (tmp_path / "pareto.svg").read_bytes()
+    figures.pareto(block, tmp_path / "pareto")
+    assert (tmp_path / "pareto.svg").read_bytes() != with_line
 
 
 def test_strengths_are_compared_at_equal_length_on_the_seeds_that_all_have(

@@ -266,3 +266,23 @@ def test_accuracy_at_equal_length_is_read_off_the_line() -> None:
     assert metrics.accuracy_at_equal_length(points, curve) == pytest.approx((0.05 + 0) / 2)
     drawn = metrics.accuracy_at_equal_length([points, points[:4]], [curve, [(1.0, 1), (1.0, 2), (1.0, 3)]])
     assert drawn[0] == pytest.approx(0.025) and np.isnan(drawn[1])
+
+
+def test_a_line_goes_through_its_points_and_measures_others_against_it() -> None:
+    line = metrics.fit_line([80, 100, 120], [70, 80, 90])
+    assert (line.slope, line.r) == pytest.approx((0.5, 1)) and line.spread == pytest.approx(0, abs=1e-9)
+    assert line.above([90, 100], [80, 79]).tolist() == pytest.approx([5, -1])
+    scattered = metrics.fit_line([0, 0, 1, 1], [0, 2, 3, 5])
+    assert (scattered.slope, scattered.start, scattered.spread) == pytest.approx((3, 1, math.sqrt(4 / 2)))
+    assert scattered.r == pytest.approx(np.corrcoef([0, 0, 1, 1], [0, 2, 3, 5])[0, 1])
+    assert math.isnan(metrics.fit_line([1, 2, 3], [1, 1, 1]).r)
+    for x, y in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [1, 2])):
+        with pytest.raises(AttnPOError, match="a line with a spread needs three"):
+            metrics.fit_line(x, y)
+
+
+def test_a_level_is_reached_by_the_running_mean_and_not_by_one_value() -> None:
+    assert metrics.first_at_most([100, 100, 10, 100, 100, 100, 60, 60, 60, 60, 60, 60], 60, 5) == 10
+    assert metrics.first_at_most([3.0, 2.0, 1.0], 2.5, 2) == 1
+    assert metrics.first_at_most([100.0] * 12, 60, 5) is None
+    assert metrics.first_at_most([1.0, 1.0], 60, 5) is None  # no running mean yet

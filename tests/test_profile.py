@@ -248,5 +248,12 @@ def test_an_artefact_may_have_blocks_and_an_evaluation_of_its_own(tmp_path: Path
     assert own.seeds_of("tlmre") == [7]
     assert (shared.evaluate, shared.report, shared.artefact) == (profile.evaluate, profile.report, None)
     assert profile.makes() == ["table1", "fig_passk", "table2"]
+    artefacts["fig_passk"]["method_seeds"] = artefacts["table2"]["method_seeds"] = {"tlmre": [3, 4]}
+    profile = fake_profile(tmp_path, artefacts=artefacts, method_seeds={"tlmre": [0, 1]})
+    assert {profile.narrowed(name).seeds_of("tlmre")[0] for name in artefacts} == {3}  # the nearest wins
+    assert profile.narrowed("fig_passk").seeds_of("base") == [3, 4, 7]
+    artefacts["table2"]["method_seeds"] = {"tlmre": [3, 3]}
+    with pytest.raises(AttnPOError, match=r"artefacts\.table2\.method_seeds\.tlmre: \[3, 3\] must be different"):
+        fake_profile(tmp_path, artefacts=artefacts)
     with pytest.raises(AttnPOError, match=r"artefacts\.fig_passk\.evaluate\.sample: unknown key"):
         fake_profile(tmp_path, artefacts={"fig_passk": {"methods": [], "evaluate": {"sample": 1}}})

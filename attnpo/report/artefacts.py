@@ -14,7 +14,16 @@ import attnpo.report.figures as figures
 import attnpo.report.tables as tables
 from attnpo.errors import AttnPOError
 from attnpo.estimates import Sample, on_shared_seeds, samples_by_method
-from attnpo.metrics import PHRASE_KINDS, Array, accuracy_at_equal_length, bootstrap_tasks, mean_estimate
+from attnpo.metrics import (
+    PHRASE_KINDS,
+    Array,
+    Line,
+    accuracy_at_equal_length,
+    bootstrap_tasks,
+    first_at_most,
+    fit_line,
+    mean_estimate,
+)
 from attnpo.profile import Profile
 from attnpo.report.figures import Bar, Curve
 from attnpo.report.tables import NotRunError
@@ -49,13 +58,17 @@ def artefact_of(name: str) -> Artefact:
 
 def _table(profile: Profile, results_dir: Path, name: str) -> Made:
     table = _build(profile, results_dir, artefact_of(name).title, published=name == "table1")
+    _write_table(table, results_dir, name)
+    return Made([table], [], _responses(table))
+
+
+def _write_table(table: tables.Table, results_dir: Path, name: str) -> None:
     for ending, text in (
         ("md", tables.to_markdown(table)),
         ("csv", tables.to_csv(table)),
         ("tex", tables.to_latex(table)),
     ):
         atomic_write_text(results_dir / f"{name}.{ending}", text)
-    return Made([table], [], _responses(table))
 
 
 def _responses(table: tables.Table) -> str:
@@ -73,8 +86,42 @@ def _pareto(profile: Profile, results_dir: Path) -> Made:
     for i, block in enumerate(table.measured):
         if any(row.cells for row in block.rows):
             path = results_dir / "figures" / ("pareto" if i == 0 else f"pareto_{block.task}")
-            made.append((figures.pareto(block, path, profile.quick)[0], f"Accuracy against tokens: {block.title}"))
+            line, words = trade_off(profile, block)
+            caption = f"Accuracy against tokens: {block.title}.{words}"
+            made.append((figures.pareto(block, path, profile.quick, line)[0], caption))
     return Made([], _some(made, "no evaluation is finished"), _responses(table))
+
+
+def trade_off(profile: Profile, block: tables.Block) -> tuple[Line | None, str]:
+    """Whether a method is more accurate than its length explains.
+
+    Returns:
+        the line of accuracy (per cent) against tokens through the methods without AttnPO and without a length in the
+        prompt; in words, how close they are to it and how far the others. None and nothing if they are less than four.
+    """
+    places = {
+        row.method: (row.cells["tokens"].value, 100 * row.cells["correct"].value)
+        for row in block.rows
+        if row.cells is not None and row.method != "base"
+    }
+    plain = [m for m in places if not profile.method(m).attnpo and profile.method(m).tell is None]
+    if len(plain) < 4:  # a line through three says little of them
+        return None, ""
+    line = fit_line(*zip(*(places[m] for m in plain), strict=True))
+    far = {row.label: float(line.above(*places[row.method])) for row in block.rows if row.method in places}
+    own = {profile.method(m).label for m in plain}
+    others, (least, *_, most) = (sorted(names, key=far.__getitem__) for names in (set(far) - own, own))
+    words = (
+        f" The line: the {len(plain)} methods without AttnPO or a length in the prompt, "
+        f"{_signed(10 * line.slope)} points for 10 tokens more, r = {line.r:.2f}, spread {line.spread:.1f} points "
+        f"({least} {_signed(far[least])} to {most} {_signed(far[most])})."
+    )
+    words += f" From it: {', '.join(f'{label} {_signed(far[label])}' for label in others)}." if others else ""
+    return line, words
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
 
 
 def _strengths(profile: Profile, results_dir: Path) -> Made:
@@ -163,7 +210,70 @@ def _training_curves(profile: Profile, results_dir: Path) -> Made:
     panels, n = _training(profile, results_dir, _CURVES)
     _some(panels, "no training run is finished")
     title = f"Rollouts in training, running mean of {WINDOW} steps"
-    return Made([], _in_groups(profile, "fig_curves", panels, results_dir / "figures" / "curves", title), n)
+    table = convergence(profile, tables.chosen(profile, _read(results_dir, "curves")))
+    if table is not None:
+        _write_table(table, results_dir, "fig_curves")
+    drawn = _in_groups(profile, "fig_curves", panels, results_dir / "figures" / "curves", title)
+    return Made([] if table is None else [table], drawn, n)
+
+
+def convergence(profile: Profile, curves: pd.DataFrame) -> tables.Table | None:
+    """How soon each method is as short as the report's reference without AttnPO is at the end.
+
+    Args:
+        profile: its `report.reference` is a method with AttnPO.
+        curves: derived/curves.csv, a row per (method, seed, step).
+
+    Returns:
+        a block for tokens and one for redundant steps, where they are known; None if there is nothing to compare with.
+    """
+    reference = profile.report.reference
+    plain = profile.without_attnpo(reference) if reference in profile.methods else []
+    theirs = curves[curves["method"].isin(plain[:1])]
+    if theirs.empty or "step_time" not in curves:
+        return None
+    ends = theirs[theirs["step"] > theirs["step"].max() - 2 * WINDOW]
+    label = profile.method(plain[0]).label
+    blocks = []
+    for what, column in (("Tokens", _CURVES["tokens"]), ("Redundant steps", _CURVES["redundant"])):
+        if column not in curves or ends[column].isna().any():
+            continue
+        level = float(ends[column].mean())
+        rows = [
+            _convergence_row(profile, method, curves[curves["method"] == method], column, level)
+            for method in profile.methods
+            if method in set(curves["method"])
+        ]
+        blocks.append(tables.Block(column, f"{what} down to {level:.2f}, {label}'s at the end", _CONVERGENCE, rows, []))
+    about = [
+        f"The first training step at which the running mean of {WINDOW} steps is not above the level: the mean over "
+        f"{label}'s last {2 * WINDOW} steps and its seeds; seconds since the start, of whole steps.",
+        "n: training runs; seeds: those that get there, over which the means and intervals are. Undefined: none does.",
+    ]
+    return tables.Table(f"Convergence, profile {_quick(profile, profile.name)}", about, blocks, [])
+
+
+_CONVERGENCE = [
+    tables.Column("step", "training steps"),
+    tables.Column("seconds", "seconds"),
+    tables.Column("accuracy", "right and not cut there %", 100),
+]
+
+
+def _convergence_row(profile: Profile, method: str, curves: pd.DataFrame, column: str, level: float) -> tables.Row:
+    found: dict[int, tuple[float, ...]] = {}
+    for seed, curve in curves.sort_values("step").groupby("seed"):
+        at = first_at_most(curve[column], level, WINDOW)
+        if at is not None:
+            accuracy = curve[_CURVES["accuracy"]].iloc[at + 1 - WINDOW : at + 1].mean()
+            found[int(str(seed))] = curve["step"].iloc[at], curve["step_time"].iloc[: at + 1].sum(), accuracy
+    runs = curves["seed"].nunique()
+    cells = {"runs": tables.Cell(runs, np.nan, np.nan, runs, np.nan)}
+    for column_of, values in zip(_CONVERGENCE, zip(*found.values(), strict=True), strict=False):  # none: no cells
+        estimate = mean_estimate(np.array(values, dtype=float)[:, None], **tables.options(profile.report))
+        ends = estimate[1:] if len(found) > 1 else (np.nan, np.nan)
+        cells[column_of.key] = tables.Cell(estimate.value, *ends, runs, np.nan)
+    return tables.Row(method, profile.method(method).label, list(found), cells, [])
 
 
 def _training_phrases(profile: Profile, results_dir: Path) -> Made:
@@ -179,17 +289,24 @@ def _in_groups(
 ) -> list[tuple[Path, str]]:
     """A figure of all methods, or one for each of the artefact's groups of which something has been run."""
     draw = figures.curves if artefact == "fig_curves" else figures.phrases
-    section = profile.artefacts.get(artefact)
-    groups = section.groups if section else {}
     made = []
-    for group, methods in (groups or {"": list(profile.methods)}).items():
+    for group, methods in _groups(profile, artefact).items():
         drawn = {panel: [curve for curve in of if curve.method in methods] for panel, of in panels.items()}
         drawn = {panel: of for panel, of in drawn.items() if of}
         if drawn:
-            place = path.with_name("_".join([path.name, *group.lower().split()]))
             shown = f"{title}: {group}" if group else title
-            made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
+            made.append((draw(drawn, _named(path, group), _quick(profile, shown))[0], shown))
     return made
+
+
+def _groups(profile: Profile, artefact: str) -> dict[str, list[str]]:
+    """Title -> methods of each figure of an artefact; one without a title where it names no groups."""
+    section = profile.artefacts.get(artefact)
+    return (section.groups if section else {}) or {"": list(profile.methods)}
+
+
+def _named(path: Path, group: str) -> Path:
+    return path.with_name("_".join([path.name, *group.lower().split()]))
 
 
 def _budget(profile: Profile, results_dir: Path) -> Made:
@@ -197,7 +314,7 @@ def _budget(profile: Profile, results_dir: Path) -> Made:
         found = [(int(c.removeprefix("correct_at_")), c) for c in sample.columns if c.startswith("correct_at_")]
         return dict(sorted(found))
 
-    return _along(profile, results_dir, "budget", "Accuracy at token budgets", figures.budget, xs)
+    return _along(profile, results_dir, "fig_budget", "Accuracy at token budgets", figures.budget, xs)
 
 
 def _pass_at_k(profile: Profile, results_dir: Path) -> Made:
@@ -205,18 +322,18 @@ def _pass_at_k(profile: Profile, results_dir: Path) -> Made:
         most = int(sample.rows["n"].min())
         return {k: f"pass@{k}" for k in sorted({2**i for i in range(most.bit_length())} | {most})}
 
-    return _along(profile, results_dir, "pass_at_k", "pass@k", figures.pass_at_k, xs)
+    return _along(profile, results_dir, "fig_passk", "pass@k", figures.pass_at_k, xs)
 
 
 def _along(
     profile: Profile,
     results_dir: Path,
-    stem: str,
+    artefact: str,
     title: str,
     draw: Callable[..., list[Path]],
     xs: Callable[[Sample], dict[int, str]],
 ) -> Made:
-    """A figure a task: means of the columns that `xs` names for each place on the axis."""
+    """A figure a task and group, the base in each: means of the columns that `xs` names for each place on the axis."""
     problems, _ = tables.read_derived(results_dir, profile.artefact)
     by_method = samples_by_method(tables.chosen(profile, problems))
     labels = {"base": profile.report.base_label, **{name: m.label for name, m in profile.methods.items()}}
@@ -231,10 +348,12 @@ def _along(
             found = [mean_estimate(sample.means(c), **tables.options(profile.report)) for c in places.values()]
             n += sample.responses
             curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
-        if curves:
-            name = stem if i == 0 else f"{stem}_{task}"
-            shown = f"{title}: {heading}"
-            made.append((draw(curves, results_dir / "figures" / name, _quick(profile, shown))[0], shown))
+        path = results_dir / "figures" / (draw.__name__ if i == 0 else f"{draw.__name__}_{task}")
+        for group, methods in _groups(profile, artefact).items():
+            drawn = [curve for curve in curves if curve.method in ["base", *methods]]
+            if drawn:
+                shown = f"{title}{f' of {group}' if group else ''}: {heading}"
+                made.append((draw(drawn, _named(path, group), _quick(profile, shown))[0], shown))
     return Made([], _some(made, "no evaluation is finished"), f"n = {n:,} responses")
 
 

@@ -24,7 +24,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from attnpo.metrics import Estimate
+from attnpo.metrics import Estimate, Line
 from attnpo.report.tables import Block, Cell
 
 if TYPE_CHECKING:
@@ -315,13 +315,14 @@ def intervention(bars: Sequence[Bar], path: Path, title: str = "") -> list[Path]
     return _save(figure, path)
 
 
-def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
+def pareto(block: Block, path: Path, quick: bool = False, line: Line | None = None) -> list[Path]:
     """Accuracy (percent) against tokens a response, with both intervals; readable at half a column.
 
     Args:
         block: a task's rows; those that were not run are left out.
         path: of the figure, without ending; .png and .svg are written.
         quick: mark the figure as made by a quick run.
+        line: accuracy (percent) against tokens, drawn behind the points.
 
     Of many rows the base, far from all others, is left out and named in the title.
     """
@@ -341,6 +342,9 @@ def pareto(block: Block, path: Path, quick: bool = False) -> list[Path]:
             tokens, accuracy = cells["tokens"], cells.get("accuracy") or cells["correct"]
             points.append(_Point(tokens, accuracy, label, look.color))
             _draw_point(axes, points[-1], look, faint=many)
+        if line is not None:
+            ends = [min(p.tokens.value for p in points), max(p.tokens.value for p in points)]
+            axes.plot(ends, [line.start + line.slope * x for x in ends], color="#DDDDDD", linewidth=1, zorder=0)
         _finish_trade_off(figure, axes, points, title, _LABEL_SIZE - many)
     return _save(figure, path)
 

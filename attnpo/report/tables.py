@@ -335,7 +335,8 @@ def beside(part: Published, blocks: Sequence[Block]) -> Published:
 def _value_and_half(cell: Cell, column: Column, sign: str = "-") -> str:
     """`sign`: `+` to write it before positive values too."""
     value, half = column.scale * cell.value, column.scale * (cell.high - cell.low) / 2
-    text = f"{value:{sign}.{column.digits}f} ± {half:.{column.digits}f}"
+    text = f"{value:{sign}.{column.digits}f}"
+    text += "" if np.isnan(half) else f" ± {half:.{column.digits}f}"  # one value has no interval
     return text.replace("-", "−")
 
 
@@ -349,7 +350,7 @@ def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[st
     for name, method in profile.methods.items():
         if not method.attnpo:
             continue
-        plain = [other for other, m in profile.methods.items() if not m.attnpo and m.reward == method.reward]
+        plain = profile.without_attnpo(name)
         for other in plain if name == profile.report.reference else plain[:1]:
             missing = [labels[m] for m in (name, other) if m not in samples]
             if missing:
