@@ -135,7 +135,7 @@ def test_differences_from_the_reference_are_paired_and_have_a_block_of_their_own
     profile = fake_profile(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})
     problems, runs = fake_tables(ALL, [0, 1, 2])
     table = tables.build_table1(profile, problems, runs)
-    assert [block.differences for block in table.blocks] == [False, True] * (len(table.blocks) // 2)
+    assert [block.differences for block in table.blocks] == ["", "difference"] * (len(table.blocks) // 2)
     plain, block = table.blocks[:2]
     assert [row.method for row in block.rows] == [m for m in ("base", *profile.methods) if m != "attnpo"]
     rows, reference = {row.method: row.cells for row in plain.rows}, next(r for r in plain.rows if r.method == "attnpo")
@@ -168,6 +168,27 @@ def test_only_the_reference_is_compared_with_every_method_of_its_reward(tmp_path
     said = "\n".join(tables.build_table1(profile, pd.concat([problems, *copied]), runs).blocks[0].findings)
     assert "AttnPO is shorter than TLMRE;" in said and "AttnPO is shorter than stronger TLMRE;" in said
     assert "ablation is shorter than TLMRE;" in said and "ablation is shorter than stronger TLMRE" not in said
+
+
+def test_of_many_methods_with_attnpo_a_block_says_what_it_adds(tmp_path: Path) -> None:
+    methods = {name: dict(section) for name, section in PROFILE["methods"].items()}
+    methods |= {name: {**methods["attnpo"], "label": name} for name in ("one", "two")}
+    problems, runs = fake_tables(ALL, [0, 1, 2])
+    copied = [problems[problems["method"] == "attnpo"].assign(method=name) for name in ("one", "two")]
+    profile = fake_profile(tmp_path, methods=methods, report={**PROFILE["report"], "reference": "attnpo"})
+    table = tables.build_table1(profile, pd.concat([problems, *copied]), runs)
+    values, _, adds = table.blocks[:3]
+    assert adds.differences == "with less without"
+    assert [row.label for row in adds.rows] == ["AttnPO less TLMRE", "one less TLMRE", "two less TLMRE"]
+    cells = {row.method: row.cells for row in values.rows}
+    theirs, ours = cells["tlmre"], cells["one"]
+    assert adds.rows[1].cells is not None and theirs is not None and ours is not None
+    assert adds.rows[1].cells["tokens"].value == pytest.approx(ours["tokens"].value - theirs["tokens"].value)
+    said = " ".join(values.findings)
+    assert "AttnPO is shorter than TLMRE;" in said and "one" not in said
+    assert ",attnpo_testbed_test with less without,one,one less TLMRE,tokens,−" in tables.to_csv(table).replace(
+        ",-", ",−"
+    )
 
 
 def swapped(problems: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

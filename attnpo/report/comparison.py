@@ -177,7 +177,7 @@ def _blocks(
     blocks = [Block(name, title, both, rows, findings, by_column=True)]
     if difference_rows:
         title = f"{title}, difference from {base}, paired over the problems"
-        blocks.append(Block(name, title, columns, difference_rows, [], by_column=True, differences=True))
+        blocks.append(Block(name, title, columns, difference_rows, [], by_column=True, differences="difference"))
     return blocks
 
 

@@ -93,8 +93,8 @@ class Block:
     findings: list[str]
     by_column: bool = False
     """Write a line for each column instead of one for each row: for blocks with many columns."""
-    differences: bool = False
-    """Whether the cells are differences from a base, which is no row."""
+    differences: str = ""
+    """Which differences the cells are, a word for the CSV; empty: they are values."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def build_table1(
             blocks.append(_group_block(profile, task, groups[task], problems, runs))
         else:
             blocks.append(_block(profile, task, problems[problems["task"] == task], runs))
-        blocks += _difference_block(profile, blocks[-1], groups.get(task, [task]), problems)
+        blocks += _difference_blocks(profile, blocks[-1], groups.get(task, [task]), problems)
     interval = "seeds and problems" if len(profile.seeds) > 1 else "problems only: there is one seed"
     model = "the embedded testbed model" if profile.model == "testbed" else profile.model
     conditions = [
@@ -285,26 +285,48 @@ _DIFFERENCES = [
 """Of `attnpo.estimates.differences`; `tokens %` is the relative one."""
 
 
-def _difference_block(profile: Profile, block: Block, members: Sequence[str], problems: pd.DataFrame) -> list[Block]:
-    """What each row of a block has more than the profile's reference: one block, or none where there is nothing."""
+def _difference_blocks(profile: Profile, block: Block, members: Sequence[str], problems: pd.DataFrame) -> list[Block]:
+    """What each row of a block has more than the profile's reference; of many methods with AttnPO, what each has more
+    than without."""
     report, found = profile.report, samples_by_method(problems[problems["task"].isin(members)])
     samples = {method: [own[t] for t in members] for method, own in found.items() if set(members) <= set(own)}
-    if report.reference not in samples:
-        return []
-    rows, label = [], next(row.label for row in block.rows if row.method == report.reference)
-    for row in block.rows:
-        if row.cells is None or row.method == report.reference:
-            continue
-        pairs = [_comparable(*pair) for pair in zip(samples[row.method], samples[report.reference], strict=True)]
-        own, reference = zip(*pairs, strict=True)
-        against = differences(own, reference, **options(report))
-        values = {name: difference for name, (difference, _) in against.items()} | {"tokens %": against["tokens"][1]}
-        about = (sum(s.responses for s in own), float(np.mean([s.truncated for s in own])))
-        cells = {c.key: Cell(*e, *about) for c in _DIFFERENCES if (e := values.get(c.key)) is not None}
-        rows.append(replace(row, cells=cells, seeds=own[0].seeds))
-    columns = [c for c in _DIFFERENCES if any(c.key in (row.cells or {}) for row in rows)]
-    title = f"{block.title}, difference from {label}, paired over the problems"
-    return [Block(block.task, title, columns, rows, [], differences=True)] if rows else []
+    by_method = {row.method: row for row in block.rows if row.method in samples}
+    kinds: dict[str, tuple[str, list[tuple[Row, str]]]] = {}
+    if report.reference in by_method:
+        pairs = [(row, report.reference) for name, row in by_method.items() if name != report.reference]
+        kinds["difference"] = f"difference from {by_method[report.reference].label}", pairs
+    if _many_with_attnpo(profile):
+        pairs = []
+        for name, other in (
+            (n, o) for n, m in profile.methods.items() if m.attnpo for o in profile.without_attnpo(n)[:1]
+        ):
+            if name in by_method and other in by_method:
+                row = by_method[name]
+                pairs.append((replace(row, label=f"{row.label} less {by_method[other].label}"), other))
+        kinds["with less without"] = "with AttnPO less the same reward without it", pairs
+    blocks = []
+    for kind, (words, pairs) in kinds.items():
+        rows = []
+        for row, reference in pairs:
+            of_both = [_comparable(*pair) for pair in zip(samples[row.method], samples[reference], strict=True)]
+            own, others = zip(*of_both, strict=True)
+            against = differences(own, others, **options(report))
+            values = {name: difference for name, (difference, _) in against.items()} | {
+                "tokens %": against["tokens"][1]
+            }
+            about = (sum(s.responses for s in own), float(np.mean([s.truncated for s in own])))
+            cells = {c.key: Cell(*e, *about) for c in _DIFFERENCES if (e := values.get(c.key)) is not None}
+            rows.append(replace(row, cells=cells, seeds=own[0].seeds))
+        columns = [c for c in _DIFFERENCES if any(c.key in (row.cells or {}) for row in rows)]
+        if rows:
+            title = f"{block.title}, {words}, paired over the problems"
+            blocks.append(Block(block.task, title, columns, rows, [], differences=kind))
+    return blocks
+
+
+def _many_with_attnpo(profile: Profile) -> bool:
+    """Whether sentences on each of them would be too long to read."""
+    return sum(method.attnpo for method in profile.methods.values()) > 2
 
 
 def _comparable(one: Sample, other: Sample) -> tuple[Sample, Sample]:
@@ -345,10 +367,11 @@ def _value_and_half(cell: Cell, column: Column, sign: str = "-") -> str:
 
 def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[str, str]) -> list[str]:
     """Sentences on each AttnPO method against the first of the same reward without it, from the numbers; on the
-    report's reference against each of them."""
+    report's reference against each of them. Of many AttnPO methods, on the reference alone."""
     sentences = []
+    many = _many_with_attnpo(profile)
     for name, method in profile.methods.items():
-        if not method.attnpo:
+        if not method.attnpo or (many and name != profile.report.reference):
             continue
         plain = profile.without_attnpo(name)
         for other in plain if name == profile.report.reference else plain[:1]:
@@ -362,7 +385,6 @@ def findings(profile: Profile, samples: Mapping[str, Sample], labels: Mapping[st
             first, second = _comparable(samples[name], samples[other])
             sentences.append(_length_and_accuracy(first, second, labels[name], labels[other], profile.report))
             pairs = [(name, other), (name, "base"), (other, "base")]
-            many = sum(m.attnpo for m in profile.methods.values()) > 2
             for one, against in pairs[:1] if many else pairs:
                 if against in samples and {"steps_redundant", "steps_essential"} <= set(first.rows.columns):
                     pair = _comparable(samples[one], samples[against])
@@ -493,7 +515,7 @@ def to_csv(table: Table) -> str:
                 numbers = [NOT_RUN if row.cells is None else UNDEFINED, "", "", "", ""]
                 if cell is not None:
                     numbers = [*(f"{x:.6g}" for x in cell[:3]), str(cell.n), f"{cell.truncated:.6g}"]
-                task = f"{block.task} difference" if block.differences else block.task
+                task = f"{block.task} {block.differences}".rstrip()
                 where = [table.title, task, row.method, row.label, column.key]
                 seeds, ids = " ".join(map(str, row.seeds)), " ".join(row.run_ids)
                 writer.writerow([*where, *numbers, seeds, ids, "measured"])
