@@ -89,6 +89,24 @@ def test_the_cause_of_a_wrong_response() -> None:
     assert cause(f"{found[0][:-1]}0.") == "slip"
 
 
+@pytest.mark.parametrize(
+    ("text", "move"),
+    [
+        ("Then 78 * 9 = 2.", "link"),
+        ("Then 9 * 78 = 3.", "link"),  # what it makes of it does not matter
+        ("Wait, 6 + 72 = 78, yes.\nSo it is 78.\nNow 78 * 9 = 2.", "link"),
+        ("Wait, 6 + 72 = 79, not 78.\nNow 78 + 6 = 84.", "elsewhere"),  # an operand that has had its turn
+        ("Now 2 - 3 = 99.", "elsewhere"),  # the link after the next
+        ("Wait, 6 + 72 = 78, yes.\n</think>\n78 * 9 = 2.", "end"),
+        ("Wait, 6 + 72 = 78, yes.", "none"),
+        ("", "none"),
+    ],
+)
+def test_the_next_move_of_a_thought(text: str, move: str) -> None:
+    assert SHORT.ops[:2] == (("+", 6), ("*", 9)) and SHORT.start == 72
+    assert oracle.next_move(SHORT, 1, text) == move
+
+
 def test_the_oracle_knows_a_subtraction_checked_backwards_and_turned_round() -> None:
     problem = Problem(83, (("-", 4),))
     assert oracle.label_steps(problem, ["First, 83 - 4 = 79.", "Another way: 79 + 4 = 83."]) == ["solve", "detour"]

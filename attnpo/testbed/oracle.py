@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attnpo.testbed.problems import Problem, apply
 
@@ -17,6 +17,10 @@ REDUNDANT = ("recheck", "detour", "recap", "slip")
 LABELS = ESSENTIAL + REDUNDANT
 CAUSES = ("answer", "slip", "left_out")
 """Why a response is wrong: the answer behind thinking that found every link, a slip, or a link left out."""
+
+MOVES = ("link", "elsewhere", "end", "none")
+"""What a model does next behind solved links: computes the next one, computes something else of the problem or of its
+own, ends the thinking, or none of these in what was sampled."""
 
 _EQUATION = re.compile(r"(-?)(\d+) ([+*-]) (\d+) = (\d+)")
 _DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
@@ -40,10 +44,7 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
     for text in step_texts:
         label = ""
         said: set[tuple[int, str, int]] = set()  # in this step: saying it twice does not solve two equal links
-        for sign, left, op, right, claimed in _EQUATION.findall(text):
-            a, b, result = int(left), int(right), int(claimed)
-            if sign and op == "+":  # -6 + 84 is 84 - 6
-                a, op, b = b, "-", a
+        for a, op, b, result in _computations(text):
             computation = (a, op, b) if op == "-" else (min(a, b), op, max(a, b))
             is_next_link = (
                 solved < problem.chain
@@ -70,6 +71,23 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
     return labels
 
 
+def next_move(problem: Problem, solved: int, text: str) -> str:
+    """The first of `MOVES` in what a model writes behind thinking that has solved links and has made no slip.
+
+    Args:
+        problem: the problem that is thought about.
+        solved: how many of its links are solved, fewer than there are.
+        text: what follows. Checks of the solved links, however often, are no move; a false result does not matter.
+    """
+    thinking, end, _ = text.partition("</think>")
+    for a, op, b, _ in _computations(thinking):
+        if _is_link(a, op, b, problem.ops[solved], problem.values[solved]):
+            return "link"
+        if not _on_the_chain(a, op, b, problem, solved):
+            return "elsewhere"
+    return "end" if end else "none"
+
+
 def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
     """How many steps of a trace have each of `LABELS`, and the sums `essential` and `redundant`."""
     labels = Counter(label_steps(problem, step_texts))
@@ -85,6 +103,15 @@ def error_cause(counts: Mapping[str, int], chain: int) -> str:
     if counts["essential"] >= chain:
         return "answer"
     return "slip" if counts["slip"] else "left_out"
+
+
+def _computations(text: str) -> Iterator[tuple[int, str, int, int]]:
+    """a, operation, b and claimed result of each equation of a text."""
+    for sign, left, op, right, claimed in _EQUATION.findall(text):
+        a, b, result = int(left), int(right), int(claimed)
+        if sign and op == "+":  # -6 + 84 is 84 - 6
+            a, op, b = b, "-", a
+        yield a, op, b, result
 
 
 def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool:

@@ -1,0 +1,127 @@
+"""Whether a model needs its redundant steps to keep its place: why what thinks shorter does not reach as far.
+
+    .venv/bin/python reproduce/diagnose_reach.py tiny [LABEL=MODEL_FOLDER ...]
+
+The untrained model of a testbed profile, and models made of it (`model/` in the folder of a training run), answer the
+shifted test, whose chains are longer than those of training. Where a response has solved some links and made no slip,
+the model goes on from there twice: behind all it has written, and behind its essential steps alone. Writes `reach.csv`
+into the results folder, a row a model, number of solved links and condition: how often it goes on with the next link
+(with an interval over problems), with another computation, with the end of its thinking. About four minutes a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.progress import track
+
+from attnpo.data import Item, load_items
+from attnpo.errors import AttnPOError
+from attnpo.generation import complete, load_model, text_of
+from attnpo.metrics import mean_estimate
+from attnpo.probe import sample_responses
+from attnpo.profile import Profile, checkout_root, load_profile
+from attnpo.results import atomic_write_csv
+from attnpo.steps import align_steps, token_bytes_table
+from attnpo.testbed import oracle
+
+SAMPLES = 8  # responses a problem
+PLACES = 4  # of them that go on from one number of solved links
+TOKENS = 70  # a link with all of its checks has about 40
+BATCH = 128
+CONDITIONS = ("all steps", "essential steps alone")
+
+
+def prefixes(
+    profile: Profile, item: Item, ids: list[int], table: list[bytes]
+) -> dict[int, tuple[list[int], list[int]]]:
+    """Solved links -> ids of the thinking up to there, all of them and those of the essential steps, until a slip."""
+    settings, problem = profile.steps, item.testbed
+    steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
+    if steps is None or problem is None:
+        return {}
+    labels = oracle.label_steps(problem, [steps.text[s.start : s.end] for s in steps.steps])
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for k, label in enumerate(labels):
+        if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == problem.chain:
+            break
+        if label == "solve":
+            whole = [i for i, owner in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= owner <= k]
+            alone = [i for i in whole if labels[steps.step_of_token[i]] == "solve"]
+            found[len(found) + 1] = [ids[i] for i in whole], [ids[i] for i in alone]
+    return found
+
+
+def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
+    """The rows of one model."""
+    assert profile.study is not None
+    model, tokenizer = load_model(str(folder))
+    items = load_items(profile.data, "shifted")
+    table = token_bytes_table(tokenizer)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = dataclasses.replace(profile.study, samples=SAMPLES)
+        responses = sample_responses(settings, model, tokenizer, items, Path(scratch), seed=0)
+    by_id = {item.id: item for item in items}
+    cases: dict[tuple[str, int], list[tuple[list[int], ...]]] = {}
+    for row in responses:
+        found = prefixes(profile, by_id[row["problem_id"]], row["response_ids"], table)
+        for solved, parts in found.items():
+            cases.setdefault((row["problem_id"], solved), []).append((row["prompt_ids"], *parts))
+    turns = [(*key, *case) for key, of_key in cases.items() for case in of_key[:PLACES]]
+    turns.sort(key=lambda turn: len(turn[3]))
+    lines = []
+    for start in track(range(0, len(turns), BATCH), description=f"{label} goes on"):
+        batch = turns[start : start + BATCH]
+        for c, condition in enumerate(CONDITIONS):
+            torch.manual_seed(start)
+            written = complete(
+                model,
+                tokenizer,
+                [[*turn[2], *turn[3 + c]] for turn in batch],
+                temperature=settings.temperature,
+                max_new_tokens=TOKENS,
+            )
+            for (problem_id, solved, _, *parts), ids in zip(batch, written, strict=True):
+                problem = by_id[problem_id].testbed
+                assert problem is not None
+                move = oracle.next_move(problem, solved, text_of(ids, tokenizer))
+                lines.append((solved, condition, problem_id, len(parts[c]), move))
+    table_of_all = pd.DataFrame(lines, columns=["solved", "condition", "problem_id", "tokens", "move"])
+    rows = []
+    for (solved, condition), part in table_of_all.groupby(["solved", "condition"], sort=True):
+        moves = {move: part["move"].eq(move) for move in oracle.MOVES}
+        of_problems = moves["link"].groupby(part["problem_id"]).mean().to_numpy()
+        estimate = mean_estimate(of_problems[None], draws=profile.report.bootstrap, level=profile.report.confidence)
+        about = {"model": label, "solved": solved, "condition": condition, "problems": len(of_problems), "n": len(part)}
+        shares = {f"{move}_share": moves[move].mean() for move in oracle.MOVES[1:]}
+        rows.append({**about, "tokens": part["tokens"].mean(), **estimate._asdict(), **shares})
+    return pd.DataFrame(rows)
+
+
+def main(name: str, *more: str) -> None:
+    """Go on from the thinking of each model, write and print."""
+    profile = load_profile(name)
+    if profile.data != "testbed" or profile.study is None:
+        sys.exit(f"profile {name}: the study is of the testbed, with the section `study`")
+    results = checkout_root() / "results" / profile.results_name
+    models: dict[str, Path | str] = {profile.report.base_label: profile.model}
+    for text in more:
+        label, _, folder = text.rpartition("=")
+        if not label or not (Path(folder) / "config.json").is_file():
+            sys.exit(f"{text}: not LABEL=FOLDER with a model in the folder")
+        models[label] = Path(folder)
+    table = pd.concat([reach(profile, label, folder) for label, folder in models.items()])
+    atomic_write_csv(results / "reach.csv", table.round(4))
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    try:
+        main(*(sys.argv[1:] or ["tiny"]))
+    except AttnPOError as error:
+        sys.exit(f"diagnose_reach: {error}")
