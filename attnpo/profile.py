@@ -162,6 +162,9 @@ class ArtefactSection:
     """For `fig_curves`, `fig_phrases`, `fig_passk` and `fig_budget`: a title, which names the file too, to the methods
     of one figure; empty: one figure of all. For `fig_strength`: a method, whose name and look a line has, to the
     methods along that line."""
+    chains: dict[str, list[int]] = field(default_factory=dict)
+    """For `fig_passk` and `fig_budget` on the testbed: a title, which names the file too, to the lengths of the chains
+    in a figure; empty: all problems in one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,11 @@ ARTEFACTS_OF_PROFILE: dict[str, Any] = {
     **{name: {"methods": METHODS} for name in ARTEFACTS},
     "table2": {"methods": METHODS, "blocks": {"attnpo_testbed_shifted": "Shifted"}},
     "fig_passk": {"methods": ["tlmre"], "evaluate": {"samples": 4}},
-    "fig_budget": {"methods": METHODS, "groups": {"the plain": ["tlmre"], "the rest": ["attnpo"]}},
+    "fig_budget": {
+        "methods": METHODS,
+        "groups": {"the plain": ["tlmre"], "the rest": ["attnpo"]},
+        "chains": {"short": [1, 2, 5], "none such": [99]},
+    },
     "fig_heads": {"methods": []},
     "fig_stability": {"methods": ["attnpo"]},
     "fig_strength": {
@@ -134,8 +138,9 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     for name in ("table1", "table2", "table3", "more", "fig_curves"):
         assert all((folder / f"{name}.{end}").is_file() for end in ("md", "csv", "tex"))
     figures = ["pareto", "strength", "curves", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
-    figures += ["phrases", "budget_the_plain", "budget_the_rest"]
+    figures += ["phrases", "budget_the_plain_short", "budget_the_rest_short"]
     assert all((folder / "figures" / f"{name}.{end}").is_file() for name in figures for end in ("png", "svg"))
+    assert not list((folder / "figures").glob("*none_such*"))
     assert "Shifted" in (folder / "table2.md").read_text()
     assert "## Test" not in (folder / "table2.md").read_text()
     assert "| AttnPO | " in (folder / "table1.md").read_text()

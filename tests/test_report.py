@@ -546,12 +546,14 @@ def test_bands_are_drawn_where_there_are_intervals(tmp_path: Path) -> None:
 def test_a_method_looks_the_same_everywhere_and_no_two_alike() -> None:
     names = "base rloo grpo tlmre kimi shorter diet thinkprune l1_exact l1_max laser laser_d laser_de overlong dler dot"
     methods = [*names.split(), "attnpo", "dler_attnpo", "attnpo_dot", "thinkprune_attnpo", "attnpo_diet"]
+    methods += ["pa_only", "na_only", "random_heads", "oracle"]
     looks = {method: figures.style(method) for method in methods}
     assert len(set(looks.values())) == len(methods)
     assert looks["dler_attnpo"].color == looks["attnpo"].color != looks["dler"].color
     assert looks["dler_attnpo"].marker == looks["dler"].marker
     assert looks["dler_attnpo"].fill == looks["dler"].color
-    assert figures.style("attnpo_pa_only").color == looks["attnpo"].color
+    assert figures.style("attnpo_late").color == looks["attnpo"].color == looks["pa_only"].color
+    assert figures.style("tlmre_as_short").color == looks["tlmre"].color
     assert figures.style("something") == figures.style("something")
 
 

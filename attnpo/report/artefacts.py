@@ -333,27 +333,35 @@ def _along(
     draw: Callable[..., list[Path]],
     xs: Callable[[Sample], dict[int, str]],
 ) -> Made:
-    """A figure a task and group, the base in each: means of the columns that `xs` names for each place on the axis."""
+    """A figure a task, group and range of chains, the base in each: means of the columns that `xs` names for each place
+    on the axis."""
     problems, _ = tables.read_derived(results_dir, profile.artefact)
     by_method = samples_by_method(tables.chosen(profile, problems))
     labels = {"base": profile.report.base_label, **{name: m.label for name, m in profile.methods.items()}}
+    section = profile.artefacts.get(artefact)
+    ranges = (section.chains if section else {}) or {"": []}
     made, n = [], 0
     for i, (task, heading) in enumerate(_blocks(profile, problems).items()):
-        curves = []
-        for method, label in labels.items():
-            sample = by_method.get(method, {}).get(task)
-            places = xs(sample) if sample is not None else {}
-            if sample is None or not places:
-                continue
-            found = [mean_estimate(sample.means(c), **tables.options(profile.report)) for c in places.values()]
-            n += sample.responses
-            curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
         path = results_dir / "figures" / (draw.__name__ if i == 0 else f"{draw.__name__}_{task}")
-        for group, methods in _groups(profile, artefact).items():
-            drawn = [curve for curve in curves if curve.method in ["base", *methods]]
-            if drawn:
-                shown = f"{title}{f' of {group}' if group else ''}: {heading}"
-                made.append((draw(drawn, _named(path, group), _quick(profile, shown))[0], shown))
+        for range_title, chains in ranges.items():
+            curves = []
+            for method, label in labels.items():
+                sample = by_method.get(method, {}).get(task)
+                if sample is not None and chains:
+                    kept = sample.rows["chain"].isin(chains)
+                    sample = sample.where(kept) if kept.any() else None
+                places = xs(sample) if sample is not None else {}
+                if sample is None or not places:
+                    continue
+                found = [mean_estimate(sample.means(c), **tables.options(profile.report)) for c in places.values()]
+                n += sample.responses
+                curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
+            for group, methods in _groups(profile, artefact).items():
+                drawn = [curve for curve in curves if curve.method in ["base", *methods]]
+                if drawn:
+                    shown = f"{title}{f' of {group}' if group else ''}: {range_title or heading}"
+                    place = _named(path, f"{group} {range_title}")
+                    made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
     return Made([], _some(made, "no evaluation is finished"), f"n = {n:,} responses")
 
 

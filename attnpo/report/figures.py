@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
@@ -88,10 +89,13 @@ _FAMILIES = {
     "limit or target": ["thinkprune", "l1_exact", "l1_max", "overlong"],
     "target by difficulty": ["laser", "laser_d", "laser_de"],
     "cut and normalised": ["dler", "dot"],
+    "other": ["oracle", "random_heads"],
 }
 STYLES = {
     "base": Style(_GREY, "s", (0, (4, 2))),
     "attnpo": Style(_HUES["attnpo"], "D", "-"),
+    "pa_only": Style(_HUES["attnpo"], "^", (0, (4, 1.5))),
+    "na_only": Style(_HUES["attnpo"], "v", (0, (1, 1))),
     **{
         method: Style(_HUES[family], *_MEMBERS[i])
         for family, members in _FAMILIES.items()
@@ -104,8 +108,9 @@ def style(method: str) -> Style:
     """The look of a method, the same in every figure.
 
     AttnPO on top of another method (`dler+attnpo`, `attnpo_dler`) has AttnPO's hue with the other's marker, filled with
-    the other's hue, and line; its ablations have the hue with a marker and line that follow from their name. A name
-    that is not known has a look that follows from it.
+    the other's hue, and line; its ablations have the hue with a marker and line that follow from their name, and so has
+    a method whose name begins with another's (`tlmre_as_short`) that one's. A name that is not known has a look that
+    follows from it.
     """
     if method in STYLES:
         return STYLES[method]
@@ -114,7 +119,8 @@ def style(method: str) -> Style:
     if "attnpo" in words and other in STYLES:
         return STYLES[other]._replace(color=_HUES["attnpo"], fill=STYLES[other].color)
     number, member = divmod(zlib.crc32(method.encode()), len(_MEMBERS))
-    hues = [_HUES["attnpo"]] if "attnpo" in words else [_HUES["other"], *(_HUES[family] for family in _FAMILIES)]
+    known = "attnpo" if "attnpo" in words else words[0]
+    hues = [STYLES[known].color] if known in STYLES else [_HUES[family] for family in _FAMILIES]
     return Style(hues[number % len(hues)], *_MEMBERS[member])
 
 
@@ -507,6 +513,9 @@ def _finish(axes: Axes, title: str) -> None:
 
 def _label_ends(figure: Figure, axes: Axes, curves: Sequence[Curve], scale: float, looks: Sequence[Style]) -> None:
     """Name each curve beside its end, without overlap, with a thin line to the end where the name had to move."""
+    # Curves that end at one place are named in the order in which they came there.
+    order = sorted(range(len(curves)), key=lambda i: fmean(curves[i].y))
+    curves, looks = [curves[i] for i in order], [looks[i] for i in order]
     ends = [(float(curve.x[-1]), scale * float(curve.y[-1])) for curve in curves]
     labels = [
         axes.annotate(
@@ -525,7 +534,7 @@ def _label_ends(figure: Figure, axes: Axes, curves: Sequence[Curve], scale: floa
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # the layout is settled: the axes have their size
     height = axes.get_window_extent().height
-    at = [float(axes.transAxes.inverted().transform(axes.transData.transform(end))[1]) for end in ends]
+    at = [round(float(axes.transAxes.inverted().transform(axes.transData.transform(end))[1]), 6) for end in ends]
     gap = 1.2 * _LABEL_SIZE / 72 * figure.dpi / height
     for label, place in zip(labels, _spread(at, gap), strict=True):
         label.set_position((1.04, place))
