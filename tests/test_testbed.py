@@ -51,6 +51,28 @@ def test_fine_tuning_draws_no_held_out_problem() -> None:
     assert not held_out & {(p.start, p.ops) for p, _ in (build.draw(rng, build.BuildConfig()) for _ in range(3000))}
 
 
+def test_traces_of_varied_wordiness_keep_their_slips() -> None:
+    build = pytest.importorskip("attnpo.testbed.build")
+
+    def lines_a_link(share: float) -> tuple[float, float, float]:
+        rng, config = random.Random(3), build.BuildConfig(varied_share=share)
+        steps, bare, slips, links = 0, 0, 0, 0
+        for problem, trace in (build.draw(rng, config) for _ in range(2000)):
+            thinking = trace.split("</think>")[0].splitlines()
+            labels = oracle.label_steps(problem, thinking)
+            first = next((label for label in labels if label in ("solve", "slip")), "")
+            steps, links, slips = steps + len(labels), links + problem.chain, slips + (first == "slip")
+            bare += problem.chain >= 4 and len(labels) == problem.chain
+        return steps / links, bare / 2000, slips / 2000
+
+    usual, varied = lines_a_link(0.0), lines_a_link(1.0)
+    # Per link 1 + .6 + .25 + .3 steps, and with all of it halved in the mean 1 + .575; five standard errors.
+    assert usual[0] == pytest.approx(2.15, abs=0.06)
+    assert varied[0] == pytest.approx(1.575, abs=0.07)
+    assert usual[1] < 0.01 < varied[1]  # long chains in as many steps as links
+    assert usual[2] == pytest.approx(varied[2], abs=0.06)
+
+
 def test_an_unknown_split_names_the_known_ones() -> None:
     with pytest.raises(AttnPOError, match="no split 'dev'; choose one of train, validation, test, shifted"):
         problems.load("dev")

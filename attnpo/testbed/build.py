@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
@@ -18,6 +19,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from attnpo.generation import load_model
 from attnpo.testbed import MODEL_DIR, problems, traces
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
@@ -70,12 +72,21 @@ class BuildConfig:
     """Share of problems in the shifted test's wording; their chains stay at 1 to 3 links."""
     long_share: float = 0.10
     """Share of problems with 7 and 8 links, in the plain wording, so that the shifted test's positions are known."""
+    varied_share: float = 0.0
+    """Share of traces that are less wordy, each to an extent of its own: the chances of a re-check, a detour and a
+    recap times a number drawn from 0 to 1. 0: all traces have about as many redundant steps a link."""
+    start: Path | None = None
+    """Folder of a model to go on from, whose tokenizer is kept; None: a new one."""
 
 
 def draw(
     rng: random.Random, config: BuildConfig, habits: traces.Habits = traces.DEFAULT_HABITS
 ) -> tuple[problems.Problem, str]:
     """A training problem and a trace of it."""
+    if config.varied_share and rng.random() < config.varied_share:
+        less = rng.random()
+        chances = {name: less * getattr(habits, name) for name in ("recheck", "detour", "recap")}
+        habits = dataclasses.replace(habits, **chances)
     luck = rng.random()
     if luck < config.verbose_share:
         problem = problems.sample(rng, "train", rng.randint(1, 3), "verbose")
@@ -260,11 +271,17 @@ def fine_tune(model: PreTrainedModel, tokenizer: Any, config: BuildConfig, numbe
 def build(config: BuildConfig) -> Path:
     """Train tokenizer and model and save them to `config.out`; prints the loss as it goes."""
     torch.manual_seed(config.seed)
-    tokenizer = train_tokenizer(config)
-    model = new_model(config, tokenizer)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
-    fine_tune(model, tokenizer, config, 0)
-    tokenizer = prune_vocabulary(model, tokenizer, config)
+    model: PreTrainedModel
+    tokenizer: Any
+    if config.start is None:
+        tokenizer = train_tokenizer(config)
+        model = new_model(config, tokenizer)
+        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
+        fine_tune(model, tokenizer, config, 0)
+        tokenizer = prune_vocabulary(model, tokenizer, config)
+    else:
+        model, tokenizer = load_model(str(config.start))
+        fine_tune(model, tokenizer, config, 0)
     for number in range(1, len(config.rounds)):
         fine_tune(model, tokenizer, config, number)
     config.out.mkdir(parents=True, exist_ok=True)
