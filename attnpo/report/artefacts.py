@@ -358,7 +358,7 @@ def _along(
                 curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
             for group, methods in _groups(profile, artefact).items():
                 drawn = [curve for curve in curves if curve.method in ["base", *methods]]
-                if drawn:
+                if len(drawn) > (group != ""):  # the base alone is no group
                     shown = f"{title}{f' of {group}' if group else ''}: {range_title or heading}"
                     place = _named(path, f"{group} {range_title}")
                     made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
