@@ -1,10 +1,11 @@
 """Make the model of profile tiny-varied: the embedded one, fine-tuned on with traces whose wordiness varies.
 
-    .venv/bin/python reproduce/testbed_varied.py [FOLDER]
+    .venv/bin/python reproduce/testbed_varied.py [FOLDER] [SHARE]
 
 The embedded model has seen about as many redundant steps at every link, and needs them to know where in a chain it is
-(`reproduce/diagnose_reach.py`). Here half of the traces have fewer, from all to none. About ten minutes on one core;
-without FOLDER it writes `results/tiny-varied/model`, whose committed weights are those that the results belong to.
+(`reproduce/diagnose_reach.py`). Here half of the traces, or SHARE of them, have fewer, from all to none. About ten
+minutes on one core. Without FOLDER it writes `results/tiny-varied/model`, whose committed weights are those that the
+results belong to. With SHARE 0 it makes the model to compare with: fine-tuned as long, on traces as before.
 """
 
 from __future__ import annotations
@@ -18,4 +19,5 @@ from attnpo.testbed.build import BuildConfig, Round, build
 
 if __name__ == "__main__":
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else checkout_root() / "results" / "tiny-varied" / "model"
-    build(BuildConfig(out=out, start=MODEL_DIR, rounds=(Round(0, 1000, 2e-3),), varied_share=0.5, seed=30))
+    share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
+    build(BuildConfig(out=out, start=MODEL_DIR, rounds=(Round(0, 1000, 2e-3),), varied_share=share, seed=30))
