@@ -19,7 +19,7 @@ from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.profile import Profile, load_profile
 from attnpo.report import figures, tables
-from attnpo.report.artefacts import ARTEFACTS, convergence, trade_off
+from attnpo.report.artefacts import ARTEFACTS, _groups, convergence, trade_off
 
 METHODS = ["tlmre", "attnpo"]
 ARTEFACTS_OF_PROFILE: dict[str, Any] = {
@@ -167,9 +167,9 @@ def grouped(groups: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
-    profile = fake_profile(tmp_path, **grouped({"Both of them": METHODS, "one": ["attnpo"]}))
+    profile = fake_profile(tmp_path, **grouped({"Both of them": METHODS, "one": ["attnpo"], "none": []}))
     folder = tmp_path / "results" / "fake"
-    finish(profile, folder, skip="tlmre seed 0")
+    finish(profile, folder)
     words = ["--profile", str(profile.path), "--results", str(tmp_path / "results")]
     assert main(["table", *words, "--artefact", "all"]) == 0
     assert sorted(path.name for path in (folder / "figures").glob("curves*.svg")) == [
@@ -178,6 +178,15 @@ def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
     ]
     text = (folder / "index.html").read_text()
     assert "running mean of 5 steps: Both of them" in text
+
+
+def test_a_group_of_which_one_has_been_run_has_a_figure_where_no_other_has(tmp_path: Path) -> None:
+    groups = {"none": [], "TLMRE": ["tlmre"], "both": METHODS, "again": METHODS[::-1]}
+    profile = fake_profile(tmp_path, **grouped(groups))
+    assert list(_groups(profile, "fig_curves", {"tlmre"})) == ["TLMRE"]
+    assert list(_groups(profile, "fig_curves", {"attnpo"})) == ["both"]
+    assert list(_groups(profile, "fig_curves", set(METHODS))) == ["TLMRE", "both", "again"]
+    assert _groups(profile, "fig_curves", set()) == {}
 
 
 def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) -> None:

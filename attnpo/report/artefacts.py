@@ -287,10 +287,11 @@ def _training_phrases(profile: Profile, results_dir: Path) -> Made:
 def _in_groups(
     profile: Profile, artefact: str, panels: dict[str, list[Curve]], path: Path, title: str
 ) -> list[tuple[Path, str]]:
-    """A figure of all methods, or one for each of the artefact's groups of which something has been run."""
+    """A figure of all methods, or one for each of the groups to show, see `_groups`."""
     draw = figures.curves if artefact == "fig_curves" else figures.phrases
     made = []
-    for group, methods in _groups(profile, artefact).items():
+    run = {curve.method for of in panels.values() for curve in of}
+    for group, methods in _groups(profile, artefact, run).items():
         drawn = {panel: [curve for curve in of if curve.method in methods] for panel, of in panels.items()}
         drawn = {panel: of for panel, of in drawn.items() if of}
         if drawn:
@@ -299,10 +300,17 @@ def _in_groups(
     return made
 
 
-def _groups(profile: Profile, artefact: str) -> dict[str, list[str]]:
-    """Title -> methods of each figure of an artefact; one without a title where it names no groups."""
+def _groups(profile: Profile, artefact: str, run: set[str]) -> dict[str, list[str]]:
+    """Title -> methods of each figure of an artefact: the groups of which two methods have been run, or all there are;
+    if there is none such, the first of which one has. A single one without a title where it names no groups."""
     section = profile.artefacts.get(artefact)
-    return (section.groups if section else {}) or {"": list(profile.methods)}
+    if section is None or not section.groups:
+        return {"": list(profile.methods)}
+    some = {group: methods for group, methods in section.groups.items() if run.intersection(methods)}
+    enough = {
+        group: methods for group, methods in some.items() if len(run.intersection(methods)) >= min(2, len(methods))
+    }
+    return enough or dict(list(some.items())[:1])
 
 
 def _named(path: Path, group: str) -> Path:
@@ -356,9 +364,9 @@ def _along(
                 found = [mean_estimate(sample.means(c), **tables.options(profile.report)) for c in places.values()]
                 n += sample.responses
                 curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
-            for group, methods in _groups(profile, artefact).items():
+            for group, methods in _groups(profile, artefact, {curve.method for curve in curves}).items():
                 drawn = [curve for curve in curves if curve.method in ["base", *methods]]
-                if len(drawn) > (group != ""):  # the base alone is no group
+                if drawn:
                     shown = f"{title}{f' of {group}' if group else ''}: {range_title or heading}"
                     place = _named(path, f"{group} {range_title}")
                     made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
