@@ -17,9 +17,16 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
-from attnpo.generation import load_model
 from attnpo.testbed import MODEL_DIR, problems, traces
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
@@ -280,7 +287,8 @@ def build(config: BuildConfig) -> Path:
         fine_tune(model, tokenizer, config, 0)
         tokenizer = prune_vocabulary(model, tokenizer, config)
     else:
-        model, tokenizer = load_model(str(config.start))
+        tokenizer = AutoTokenizer.from_pretrained(config.start)
+        model = AutoModelForCausalLM.from_pretrained(config.start, dtype=torch.float32)
         fine_tune(model, tokenizer, config, 0)
     for number in range(1, len(config.rounds)):
         fine_tune(model, tokenizer, config, number)
