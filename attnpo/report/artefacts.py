@@ -348,22 +348,19 @@ def _along(
     labels = {"base": profile.report.base_label, **{name: m.label for name, m in profile.methods.items()}}
     section = profile.artefacts.get(artefact)
     ranges = (section.chains if section else {}) or {"": []}
+    options = tables.options(profile.report)
     made, n = [], 0
     for i, (task, heading) in enumerate(_blocks(profile, problems).items()):
         path = results_dir / "figures" / (draw.__name__ if i == 0 else f"{draw.__name__}_{task}")
+        of_task = {method: by_method[method][task] for method in labels if task in by_method.get(method, {})}
         for range_title, chains in ranges.items():
+            samples = _with_chains(of_task, chains)
+            places = {method: found for method, sample in samples.items() if (found := xs(sample))}
+            n += sum(samples[method].responses for method in places)
             curves = []
-            for method, label in labels.items():
-                sample = by_method.get(method, {}).get(task)
-                if sample is not None and chains:
-                    kept = sample.rows["chain"].isin(chains)
-                    sample = sample.where(kept) if kept.any() else None
-                places = xs(sample) if sample is not None else {}
-                if sample is None or not places:
-                    continue
-                found = [mean_estimate(sample.means(c), **tables.options(profile.report)) for c in places.values()]
-                n += sample.responses
-                curves.append(Curve(method, label, list(places), *(list(ends) for ends in zip(*found, strict=True))))
+            for method, columns in places.items():
+                means = [mean_estimate(samples[method].means(c), **options) for c in columns.values()]
+                curves.append(Curve(method, labels[method], list(columns), *map(list, zip(*means, strict=True))))
             for group, methods in _groups(profile, artefact, {curve.method for curve in curves}).items():
                 drawn = [curve for curve in curves if curve.method in ["base", *methods]]
                 if drawn:
@@ -371,6 +368,14 @@ def _along(
                     place = _named(path, f"{group} {range_title}")
                     made.append((draw(drawn, place, _quick(profile, shown))[0], shown))
     return Made([], _some(made, "no evaluation is finished"), f"n = {n:,} responses")
+
+
+def _with_chains(samples: dict[str, Sample], chains: list[int]) -> dict[str, Sample]:
+    """Samples of the problems with chains of these lengths, of the methods that have some; all where none is given."""
+    if not chains:
+        return samples
+    kept = {method: sample.rows["chain"].isin(chains) for method, sample in samples.items()}
+    return {method: sample.where(kept[method]) for method, sample in samples.items() if kept[method].any()}
 
 
 def _blocks(profile: Profile, problems: pd.DataFrame) -> dict[str, str]:

@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def draw(
     if config.varied_share and rng.random() < config.varied_share:
         less = rng.random()
         chances = {name: less * getattr(habits, name) for name in ("recheck", "detour", "recap")}
-        habits = dataclasses.replace(habits, **chances)
+        habits = replace(habits, **chances)
     luck = rng.random()
     if luck < config.verbose_share:
         problem = problems.sample(rng, "train", rng.randint(1, 3), "verbose")
@@ -284,14 +283,13 @@ def build(config: BuildConfig) -> Path:
         tokenizer = train_tokenizer(config)
         model = new_model(config, tokenizer)
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens", flush=True)
-        fine_tune(model, tokenizer, config, 0)
-        tokenizer = prune_vocabulary(model, tokenizer, config)
     else:
         tokenizer = AutoTokenizer.from_pretrained(config.start)
         model = AutoModelForCausalLM.from_pretrained(config.start, dtype=torch.float32)
-        fine_tune(model, tokenizer, config, 0)
-    for number in range(1, len(config.rounds)):
+    for number in range(len(config.rounds)):
         fine_tune(model, tokenizer, config, number)
+        if number == 0 and config.start is None:
+            tokenizer = prune_vocabulary(model, tokenizer, config)
     config.out.mkdir(parents=True, exist_ok=True)
     model.generation_config.update(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
