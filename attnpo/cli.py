@@ -15,10 +15,27 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from attnpo import runner
+from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
-from attnpo.profile import BASES, COMPOSED, Profile, checkout_root, load_profile
-from attnpo.results import Run, atomic_write_csv, check_consent
+from attnpo.evaluation.tasks import check_consent
+from attnpo.files import atomic_write_csv, canonical_json
+from attnpo.runs.plan import (
+    RUNS_OF,
+    Job,
+    all_jobs,
+    estimate_seconds,
+    eval_spec,
+    left_to_do,
+    plan_artefacts,
+    plan_runs,
+    probe_spec,
+    study_spec,
+    train_spec,
+)
+from attnpo.runs.profile import BASES, COMPOSED, Profile, load_profile
+from attnpo.runs.progress import clock
+from attnpo.runs.runner import die_with_runner, only_runner, run_jobs
+from attnpo.runs.store import Run
 from attnpo.testbed import model_path
 
 if TYPE_CHECKING:
@@ -37,13 +54,16 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         results: folder of results; the checkout's results/ if not given.
     """
     loaded = load_profile(profile, quick)
-    run = Run.at(_results_dir(loaded, results), runner.probe_spec(loaded))
+    run = Run.at(_results_dir(loaded, results), probe_spec(loaded))
 
     def work(folder: Path) -> Iterable[Path]:
-        from attnpo.probe import run_probe
+        from attnpo.probing.heads import HeadRanking
+        from attnpo.probing.probe import run_probe
+        from attnpo.report.figures import heads_heatmap
 
-        run_probe(loaded, folder)
-        return [folder / "heads.json", *(folder / "figures").iterdir()]
+        ranking = HeadRanking.load(run_probe(loaded, folder))
+        (folder / "figures").mkdir(exist_ok=True)
+        return [folder / "heads.json", *heads_heatmap(ranking, folder / "figures" / "heads")]
 
     _compute(loaded, run, "attnpo probe", work)
 
@@ -69,14 +89,14 @@ def train(
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
     method += COMPOSED if attnpo else ""
-    run = Run.at(results_dir, runner.train_spec(loaded, method, seed))
+    run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
     if loaded.method(method).needs_probe:
-        needed = Run.at(results_dir, runner.probe_spec(loaded))
+        needed = Run.at(results_dir, probe_spec(loaded))
         heads_file = _need(needed, "heads.json", f"attnpo probe {_options(loaded)}")
 
     def work(folder: Path) -> Iterable[Path]:
-        from attnpo.training import run_training
+        from attnpo.training.run import run_training
 
         run_training(loaded, method, seed, heads_file, folder)
         models = [p for name in ("model", "snapshots") for p in (folder / name).rglob("*") if p.is_file()]
@@ -116,16 +136,16 @@ def evaluate(
     method += COMPOSED if attnpo else ""
     if artefact is not None:
         loaded = loaded.narrowed(artefact)
-    run = Run.at(results_dir, runner.eval_spec(loaded, method, seed))
+    run = Run.at(results_dir, eval_spec(loaded, method, seed))
     model, tell = model_path(loaded.model), None
     if method not in BASES:
         tell = loaded.method(method).tell
-        needed = Run.at(results_dir, runner.train_spec(loaded, method, seed))
+        needed = Run.at(results_dir, train_spec(loaded, method, seed))
         command = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
         model = str(_need(needed, "model/config.json", command).parent)
 
     def work(folder: Path) -> Iterable[Path]:
-        from attnpo.evaluate import run_eval
+        from attnpo.evaluation.evaluate import run_eval
 
         section = loaded.evaluation_of(method)
         run_eval(
@@ -174,24 +194,24 @@ def study(
     results_dir = _results_dir(loaded, results)
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
-    run = Run.at(results_dir, runner.study_spec(loaded, kind, method, seed))
+    run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
     command = f"attnpo study {kind}"
     command += "" if method is None else f" --method {method} --seed {seed}"
     responses, heads_file, models = Path(), None, {}
     if kind != "responses":
-        needed = Run.at(results_dir, runner.study_spec(loaded, "responses"))
+        needed = Run.at(results_dir, study_spec(loaded, "responses"))
         responses = _need(needed, "responses.jsonl", f"attnpo study responses {_options(loaded)}")
     if "probe" in run.spec:
-        needed = Run.at(results_dir, runner.probe_spec(loaded))
+        needed = Run.at(results_dir, probe_spec(loaded))
         heads_file = _need(needed, "heads.json", f"attnpo probe {_options(loaded)}")
     if method is not None:
-        needed = Run.at(results_dir, runner.train_spec(loaded, method, seed))
+        needed = Run.at(results_dir, train_spec(loaded, method, seed))
         first = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
         models[loaded.train.steps] = _need(needed, "model/config.json", first).parent
         models |= {int(folder.name): folder for folder in (needed.folder / "snapshots").glob("[0-9]*")}
 
     def work(folder: Path) -> Iterable[Path]:
-        from attnpo import studies
+        from attnpo.probing import studies
 
         if kind == "responses":
             return [studies.run_responses(loaded, folder)]
@@ -278,13 +298,13 @@ def run(
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
     narrowed, plans = _plan(loaded, artefact, method, results_dir)
-    plan = runner.all_jobs(plans.values())
+    plan = all_jobs(plans.values())
     plan = plan if artefact == "tune" else _only(method, artefact, plan)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = (loaded.launch.workers or cores) if jobs is None else jobs
     if workers < 1:
         raise AttnPOError(f"--jobs {workers}: must be at least 1")
-    left = runner.left_to_do(plan, recorded)
+    left = left_to_do(plan, recorded)
     if dry_run:
         for job in plan:
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
@@ -293,16 +313,16 @@ def run(
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
     check_consent(asked, confirm_run_unsafe_code)
-    with runner.only_runner(results_dir):
+    with only_runner(results_dir):
         if artefact == "all":
             for line in _outlook(loaded, plans, plan, left, workers):
                 print(line, file=sys.stderr)
         console = Console(stderr=True)
-        not_done = runner.run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
+        not_done = run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
         finished = {job.kind for job in plan if job.run.done()}
         if artefact == "tune" and "eval" in finished:
             _write_trials(loaded, results_dir)
-        elif artefact == "all" or (artefact != "tune" and finished & set(runner.RUNS_OF.get(artefact, ["eval"]))):
+        elif artefact == "all" or (artefact != "tune" and finished & set(RUNS_OF.get(artefact, ["eval"]))):
             _write(loaded, artefact, plans, results_dir)
     if not_done:
         raise AttnPOError(
@@ -311,29 +331,29 @@ def run(
         )
 
 
-Plans = Mapping[str, list[runner.Job] | AttnPOError]
+Plans = Mapping[str, list[Job] | AttnPOError]
 
 
 def _plan(profile: Profile, artefact: str, method: list[str] | None, results_dir: Path) -> tuple[Profile, Plans]:
     """The profile with just the methods of the artefact, and its jobs; of each artefact, for `all`."""
     if artefact == "tune":
         trials = profile.trials(method)
-        return trials, {"tune": runner.plan_runs(trials, results_dir, "base@")}
+        return trials, {"tune": plan_runs(trials, results_dir, "base@")}
     known = profile.makes()
     if artefact not in [*known, "all"]:
         listed = ", ".join(["table1", "tune", *(name for name in known if name != "table1")])
         raise AttnPOError(f"nothing to make under {artefact!r}; profile {profile.name} has {listed}")
     if artefact != "all":
-        plan = runner.plan_artefacts(profile, results_dir, [artefact])[artefact]
+        plan = plan_artefacts(profile, results_dir, [artefact])[artefact]
         if isinstance(plan, AttnPOError):
             raise plan
         return profile.narrowed(artefact), {artefact: plan}
     methods = {name: section for made in known for name, section in profile.narrowed(made).methods.items()}
     everything = dataclasses.replace(profile, methods=methods)
-    return everything, runner.plan_artefacts(profile, results_dir, known)
+    return everything, plan_artefacts(profile, results_dir, known)
 
 
-def _only(methods: list[str] | None, artefact: str, plan: list[runner.Job]) -> list[runner.Job]:
+def _only(methods: list[str] | None, artefact: str, plan: list[Job]) -> list[Job]:
     """The jobs of a plan that are of these methods, of none or of the untrained model."""
     if methods is None:
         return plan
@@ -343,16 +363,16 @@ def _only(methods: list[str] | None, artefact: str, plan: list[runner.Job]) -> l
     return [job for job in plan if job.method is None or job.method in BASES or job.method in methods]
 
 
-def _outlook(profile: Profile, plans: Plans, jobs: list[runner.Job], left: list[runner.Job], workers: int) -> list[str]:
+def _outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
     """What a plan means, in lines for people: runs by kind, time, what cannot be made."""
     kinds = Counter(job.kind for job in left)
-    seconds, unknown = runner.estimate_seconds(profile, runner.all_jobs(plans.values()), left, workers)
+    seconds, unknown = estimate_seconds(profile, all_jobs(plans.values()), left, workers)
     lines = [f"{len(jobs)} runs, {len(left)} to do: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}"]
     if left and unknown == set(kinds):
         lines.append("no time estimate: no such run has been measured, and the profile's `seconds` says nothing")
     elif left:
         but = f", without {', '.join(sorted(unknown))}, of which nothing is known" if unknown else ""
-        about = f"{runner.clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{runner.clock(seconds)} minutes"
+        about = f"{clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{clock(seconds)} minutes"
         lines.append(f"about {about} with {workers} side by side{but}")
     return lines + [f"{name}: not made, {error}" for name, error in plans.items() if isinstance(error, AttnPOError)]
 
@@ -393,7 +413,7 @@ def check(
         seed: of sampling; 0 if not given.
         false_alarm: chance that any figure leaves its band though nothing changed; 0.01 if not given.
     """
-    from attnpo import check as checks
+    from attnpo.evaluation import check as checks
 
     if (against is None) == (write is None):
         raise AttnPOError("give either --against FILE, to check, or --write FILE, to make a baseline")
@@ -460,11 +480,18 @@ def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], It
 
 def _write_trials(profile: Profile, results_dir: Path) -> None:
     """`tune.csv` with every trial that is finished, those of methods not asked for this time too."""
-    from attnpo.results import trial_table
+    import pandas as pd
 
-    plan = runner.plan_runs(profile.trials(), results_dir, "base@")
-    overlays = {f"{stem}@{k}": trial for stem, m in profile.methods.items() for k, trial in enumerate(m.tune, start=1)}
-    table = trial_table([job.run for job in plan], overlays)
+    from attnpo.statistics.tables import trial_table
+
+    plan = plan_runs(profile.trials(), results_dir, "base@")
+    overlays = {
+        f"{stem}@{k}": canonical_json(trial)
+        for stem, method in profile.methods.items()
+        for k, trial in enumerate(method.tune, start=1)
+    }
+    evals = [job.run.record() for job in plan if job.kind == "eval" and job.run.done()]
+    table = trial_table(pd.concat(evals, ignore_index=True), overlays)
     path = results_dir / "tune.csv"
     atomic_write_csv(path, table)
     print(path.read_text(encoding="utf-8"), end="")
@@ -475,7 +502,7 @@ def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> 
     from attnpo.report import NotRunError, Section, write_artefact, write_page, write_report
     from attnpo.report.artefacts import ARTEFACTS, artefact_of
 
-    every = runner.plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
+    every = plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
     _derive(profile, every, results_dir)
     if artefact != "all":
         try:
@@ -512,24 +539,24 @@ def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> 
 
 def _derive(profile: Profile, plans: Plans, results_dir: Path) -> None:
     """`derived/` from the records of all artefacts, in one place but for evaluations of an artefact's own."""
-    from attnpo.results import derive
+    from attnpo.runs.derive import derive
 
     own = {name for name, section in profile.artefacts.items() if section.evaluate}
-    shared = runner.all_jobs(plan for name, plan in plans.items() if name not in own)
-    sets: list[tuple[str | None, list[runner.Job]]] = [(None, shared)]
-    sets += [(name, runner.all_jobs([plans[name]])) for name in sorted(own & set(plans))]
+    shared = all_jobs(plan for name, plan in plans.items() if name not in own)
+    sets: list[tuple[str | None, list[Job]]] = [(None, shared)]
+    sets += [(name, all_jobs([plans[name]])) for name in sorted(own & set(plans))]
     for name, jobs in sets:
         # An artefact's own evaluations: the training runs that it shares say nothing of it.
         if any(job.run.done() for job in jobs if name is None or job.kind == "eval"):
             derive(results_dir, [job.run for job in jobs], name)
 
 
-def _done(job: runner.Job) -> str | None:
+def _done(job: Job) -> str | None:
     """When a job's run was finished, by its manifest: in a clone too, where its files are not."""
     return (job.run.manifest() or {}).get("finished")
 
 
-def _about(plan: list[runner.Job], made: Made | None) -> str:
+def _about(plan: list[Job], made: Made | None) -> str:
     """n, seeds, runs and date of an artefact."""
     parts = []
     if made is not None and made.n:
@@ -542,7 +569,7 @@ def _about(plan: list[runner.Job], made: Made | None) -> str:
     return " · ".join(parts)
 
 
-def _missing(plan: list[runner.Job]) -> str:
+def _missing(plan: list[Job]) -> str:
     names = [job.title for job in plan if not _done(job)]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Not run yet: {', '.join(names[:12])}{more}." if names else ""
@@ -554,7 +581,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         SystemExit: from the parser, for --help and for what it cannot parse.
     """
-    runner.die_with_runner()
+    die_with_runner()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {

@@ -4,7 +4,7 @@ python benchmarks/decoding.py                          # the embedded model on a
 python benchmarks/decoding.py --model MODEL --device cuda --max-tokens 4096
 
 Both ways alternate in one run, on one batch of sampled responses: `generation` is `generate` as it is against the same
-with `attnpo.decoding`, `loss` the forward and backward pass of TRL's loss over all rows at once against
+with `attnpo.sampling.decoding`, `loss` the forward and backward pass of TRL's loss over all rows at once against
 `loss_batch_size`. `same_tokens` is the share of responses that come out equal. Prints JSON: the second way's time over
 the first's (less is better), in each repeat, and the median.
 """
@@ -23,9 +23,9 @@ import datasets
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from attnpo.decoding import SkipFinishedRows
+from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.testbed import MODEL_DIR, problems
-from attnpo.trainer import AttnPOConfig, AttnPOTrainer
+from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def clocked(function):
 begin = time.perf_counter()
 exec(HOOK)
 spent.append(time.perf_counter() - begin)
-from attnpo import lm_eval_hook
+from attnpo.evaluation import lm_eval_hook
 lm_eval_hook.Finder.find_spec = clocked(lm_eval_hook.Finder.find_spec)
 lm_eval_hook.extend = clocked(lm_eval_hook.extend)
 import lm_eval.tasks

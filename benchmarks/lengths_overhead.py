@@ -19,8 +19,8 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from attnpo import lengths
-from attnpo.results import device, package_versions
+from attnpo.environment import device, package_versions
+from attnpo.evaluation import lengths
 from attnpo.testbed import MODEL_DIR, problems
 
 

@@ -20,7 +20,7 @@ import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
 
-from attnpo.attention import attention_received
+from attnpo.method.attention import attention_received
 
 TINY = {"layers": 4, "hidden": 128, "intermediate": 512, "heads": 8, "kv_heads": 2, "vocab": 512}
 QWEN2_1_5B = {"layers": 28, "hidden": 1536, "intermediate": 8960, "heads": 12, "kv_heads": 2, "vocab": 151936}

@@ -36,8 +36,9 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from attnpo.lm_eval_hook import tasks_folder
-from attnpo.results import atomic_write_json, atomic_write_text, package_versions, sha256_files
+from attnpo.environment import package_versions
+from attnpo.evaluation.lm_eval_hook import tasks_folder
+from attnpo.files import atomic_write_json, atomic_write_text, sha256_files
 from attnpo.testbed import MODEL_DIR
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,9 @@ import argparse
 import logging
 import sys
 
-from attnpo.benchmarks import BENCHMARKS, compare
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.sources import compare
+from attnpo.problems.benchmarks import BENCHMARKS
 
 BOTH = [name for name, benchmark in BENCHMARKS.items() if benchmark.published and benchmark.hub]
 

@@ -15,23 +15,25 @@ import sys
 import pandas as pd
 import torch
 
-from attnpo import runner
-from attnpo.attention import all_heads
-from attnpo.credit import baseline_score
-from attnpo.data import load_items
-from attnpo.generation import load_model
-from attnpo.heads import HeadRanking, ensemble_ranking_accuracy
-from attnpo.probe import label_responses, score_all
-from attnpo.profile import checkout_root, load_profile
-from attnpo.results import Run, read_jsonl
-from attnpo.testbed import oracle
+from attnpo.environment import checkout_root
+from attnpo.files import read_jsonl
+from attnpo.method.attention import all_heads
+from attnpo.method.credit import baseline_score
+from attnpo.method.ranking import ensemble_ranking_accuracy
+from attnpo.probing.heads import HeadRanking
+from attnpo.probing.probe import label_responses, score_all
+from attnpo.runs.plan import probe_spec
+from attnpo.runs.profile import load_profile
+from attnpo.runs.store import Run
+from attnpo.sampling.generation import load_model
+from attnpo.testbed import load_items, oracle
 
 
 def main(name: str) -> None:
     """Score the probe's correct responses again and split the redundant steps by the oracle's label."""
     profile = load_profile(name)
     results = checkout_root() / "results" / profile.results_name
-    probe = Run.at(results, runner.probe_spec(profile))
+    probe = Run.at(results, probe_spec(profile))
     ranking = HeadRanking.load(probe.folder / "heads.json")
     model, tokenizer = load_model(profile.model)
     items = {item.id: item for item in load_items(profile.data, profile.probe.split)}

@@ -20,15 +20,16 @@ import pandas as pd
 import torch
 from rich.progress import track
 
-from attnpo.data import Item, load_items
+from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
-from attnpo.generation import complete, load_model, text_of
-from attnpo.metrics import mean_estimate
-from attnpo.probe import sample_responses
-from attnpo.profile import Profile, checkout_root, load_profile
-from attnpo.results import atomic_write_csv
-from attnpo.steps import align_steps, token_bytes_table
-from attnpo.testbed import oracle
+from attnpo.files import atomic_write_csv
+from attnpo.method.steps import align_steps, token_bytes_table
+from attnpo.probing.probe import sample_responses
+from attnpo.problems.training_sets import Item
+from attnpo.runs.profile import Profile, load_profile
+from attnpo.sampling.generation import complete, load_model, text_of
+from attnpo.statistics.bootstrap import mean_estimate
+from attnpo.testbed import load_items, oracle
 
 SAMPLES = 8  # responses a problem
 PLACES = 4  # of them that go on from one number of solved links

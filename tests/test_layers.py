@@ -1,4 +1,4 @@
-"""The floors of the house: a module imports from its own floor or from one below, and never in a circle."""
+"""The layers of the house: a folder imports from itself or from a layer below, never upwards and never in a circle."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attnpo"
 
-FLOORS = [
-    "errors steps attention decoding scoring heads credit metrics estimates lengths resume data responses profile"
-    " results benchmarks lm_eval_hook rewards testbed sandbox _sandbox_runner livecodebench",
-    "labels generation trainer training evaluate check lm_eval_task report tasks",
-    "probe",
-    "studies",
-    "runner cli",
+LAYERS = [
+    "errors",
+    "files schema environment",
+    "method",
+    "rewards problems",
+    "testbed",
+    "statistics grading sampling",
+    "probing",
+    "training evaluation",
+    "tasks",
+    "runs",
+    "report",
+    "cli",
 ]
-"""The first name under attnpo of each module, from the ground up; a subpackage lives on one floor."""
+"""Folders and modules under attnpo (and tasks/), from the ground up."""
 
-FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 
-PURE = ["steps", "attention", "heads", "credit", "metrics", "estimates", "scoring"]
-PURE += [f"rewards.{path.stem}" for path in (PACKAGE / "rewards").glob("[a-z]*.py") if path.stem != "correctness"]
-ENGINES = {"trl", "lm_eval", "datasets", "accelerate", "attnpo.results", "attnpo.profile", "attnpo.data"}
+ENGINES = {"trl", "lm_eval", "datasets", "accelerate"}
+PURE = ("method", "rewards", "statistics")
 
 
 def modules() -> dict[str, Path]:
@@ -61,15 +66,16 @@ def own(names: set[str]) -> set[str]:
     return {short for name in names if (short := name.removeprefix("attnpo.")) in known and short != name}
 
 
-def test_every_module_has_a_floor() -> None:
-    assert {name.split(".")[0] for name in modules()} == set(FLOOR)
+def test_every_folder_has_a_layer() -> None:
+    assert {name.split(".")[0] for name in modules()} == set(LAYER)
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_no_import_goes_up(name: str) -> None:
-    floor = FLOOR[name.split(".")[0]]
-    above = {other for other in own(imports(modules()[name])) if FLOOR[other.split(".")[0]] > floor}
-    assert not above, f"{name} is on floor {floor + 1} and imports {sorted(above)} from above it"
+    folder = name.split(".")[0]
+    others = {other for other in own(imports(modules()[name])) if other.split(".")[0] != folder}
+    above = {other for other in others if LAYER[other.split(".")[0]] >= LAYER[folder]}
+    assert not above, f"{name} is on layer {LAYER[folder] + 1} and imports {sorted(above)}, which is not below it"
 
 
 def test_no_circles() -> None:
@@ -77,13 +83,23 @@ def test_no_circles() -> None:
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which shows the circle
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", [name for name in sorted(modules()) if name.startswith("method")])
+def test_the_method_can_be_read_alone(name: str) -> None:
+    foreign = {other for other in own(imports(modules()[name])) if not other.startswith("method")}
+    assert foreign <= {"errors"}
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(modules()) if name.startswith(PURE)])
 def test_the_pure_core_knows_no_engine_and_no_files(name: str) -> None:
-    found = {i for i in imports(modules()[name]) if i in ENGINES or i.split(".")[0] in ENGINES}
+    found = {i for i in imports(modules()[name]) if i.split(".")[0] in ENGINES or i.startswith("attnpo.files")}
     assert not found, f"{name} imports {sorted(found)}"
 
 
-@pytest.mark.parametrize("name", ["errors", "profile", "results", "runner", "cli"])
+LIGHT = ["errors", "files", "schema", "environment", "cli", "probing.settings", "training.settings"]
+LIGHT += ["evaluation.settings", *(name for name in sorted(modules()) if name.startswith("runs"))]
+
+
+@pytest.mark.parametrize("name", LIGHT)
 def test_what_a_second_call_needs_imports_no_torch_at_the_top(name: str) -> None:
     heavy = {i.split(".")[0] for i in imports(modules()[name], everywhere=False)}
     assert not heavy & {"torch", "transformers", "trl", "lm_eval", "pandas", "matplotlib"}

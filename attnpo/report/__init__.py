@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from attnpo.profile import Profile
 from attnpo.report import tables
 from attnpo.report.artefacts import Made, artefact_of
 from attnpo.report.page import Section, write_page
 from attnpo.report.tables import NotRunError
+from attnpo.runs.profile import Profile
 
 __all__ = ["Made", "NotRunError", "Section", "write_artefact", "write_page", "write_report"]
 

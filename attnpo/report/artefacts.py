@@ -13,21 +13,14 @@ import pandas as pd
 import attnpo.report.figures as figures
 import attnpo.report.tables as tables
 from attnpo.errors import AttnPOError
-from attnpo.estimates import Sample, on_shared_seeds, samples_by_method
-from attnpo.metrics import (
-    PHRASE_KINDS,
-    Array,
-    Line,
-    accuracy_at_equal_length,
-    bootstrap_tasks,
-    first_at_most,
-    fit_line,
-    mean_estimate,
-)
-from attnpo.profile import Profile
+from attnpo.files import atomic_write_text
+from attnpo.method.phrases import PHRASE_KINDS
 from attnpo.report.figures import Bar, Curve
 from attnpo.report.tables import NotRunError
-from attnpo.results import atomic_write_text
+from attnpo.runs.profile import Profile
+from attnpo.statistics.bootstrap import bootstrap_tasks, mean_estimate
+from attnpo.statistics.estimates import Sample, on_shared_seeds, samples_by_method
+from attnpo.statistics.metrics import Array, Line, accuracy_at_equal_length, first_at_most, fit_line
 
 T = TypeVar("T", bound=Sized)
 WINDOW = 5  # training steps: a step has few rollouts

@@ -9,15 +9,18 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
-from attnpo.estimates import Sample, differences, estimates, measures_of, samples_by_method
-from attnpo.metrics import Estimate, budgets_below
-from attnpo.profile import checkout_root
+from attnpo.evaluation.tasks import task_groups
+from attnpo.files import atomic_write_csv, atomic_write_text
 from attnpo.report import figures, tables
-from attnpo.report.evaluations import Evaluation, check_comparable, labelled_runs, read_evaluations
+from attnpo.report.evaluations import Evaluation, check_comparable, labelled_samples, read_evaluations
 from attnpo.report.published import BENCHMARKS, Published, load_paper, published
 from attnpo.report.tables import Block, Cell, Column, Row, Table, signed
-from attnpo.results import atomic_write_csv, atomic_write_text, problem_table, task_groups
+from attnpo.statistics.bootstrap import Estimate
+from attnpo.statistics.estimates import Sample, differences, estimates, measures_of, samples_by_method
+from attnpo.statistics.metrics import budgets_below
+from attnpo.statistics.tables import problem_table
 
 
 def write_comparison(
@@ -39,7 +42,7 @@ def write_comparison(
         base: label of one of them, or another `PATH` or `LABEL=PATH`: differences and AES are against it.
         budgets: token budgets at which accuracy is reported; None: the runs' own and its halves.
         paper: size of a model, such as 1.5B, whose published values stand beside.
-        options: of the bootstrap, see `attnpo.metrics.bootstrap`.
+        options: of the bootstrap, see `attnpo.statistics.bootstrap.bootstrap`.
 
     Raises:
         AttnPOError: samples that cannot be read or compared, or a budget above the runs' own.
@@ -57,7 +60,7 @@ def write_comparison(
     budgets = sorted(budgets or budgets_below(limit))
     if budgets[-1] > limit or budgets[0] < 1:
         raise AttnPOError(f"--budgets {budgets[-1]}: the responses had {limit} tokens; give budgets from 1 to {limit}")
-    problems = problem_table(labelled_runs(evaluations), budgets)
+    problems = problem_table(labelled_samples(evaluations), budgets)
     check_comparable(evaluations)
     table = build_comparison(problems, evaluations, base=base, paper=paper, **options)
     for name, write in (("md", tables.to_markdown), ("csv", tables.to_csv), ("tex", tables.to_latex)):
@@ -97,7 +100,7 @@ def build_comparison(
     """The table of some evaluations: a block a task and group, and one of differences after each if there is a base.
 
     Args:
-        problems: see `attnpo.results.problem_table`, the labels as methods.
+        problems: see `attnpo.statistics.tables.problem_table`, the labels as methods.
         evaluations: that it was made from.
         base, paper, options: as in `write_comparison`.
     """

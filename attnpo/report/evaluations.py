@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.results import Run, read_jsonl, sample_lines
+from attnpo.evaluation.responses import sample_lines
+from attnpo.files import read_jsonl
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
 _OURS = "samples.jsonl"
@@ -165,11 +166,10 @@ def _lm_eval(files: dict[str, Path], date: str, folder: Path, label: str | None)
     return Evaluation(label or name, seed, folder.name, dict(sorted(files.items())))
 
 
-def labelled_runs(evaluations: Iterable[Evaluation]) -> Iterator[tuple[Run, Iterator[dict[str, Any]]]]:
-    """The evaluations as `attnpo.results.problem_table` takes them, the label as method."""
+def labelled_samples(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, int, Iterator[dict[str, Any]]]]:
+    """The evaluations as `attnpo.statistics.tables.problem_table` takes them, the label as method."""
     for evaluation in evaluations:
-        run = Run(Path(evaluation.origin), {"kind": "eval", "method": evaluation.label, "seed": evaluation.seed})
-        yield run, evaluation.samples()
+        yield evaluation.label, evaluation.seed, evaluation.samples()
 
 
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:

@@ -25,13 +25,14 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from attnpo.metrics import Estimate, Line
 from attnpo.report.tables import Block, Cell
+from attnpo.statistics.bootstrap import Estimate
+from attnpo.statistics.metrics import Line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attnpo.heads import HeadRanking
+    from attnpo.probing.heads import HeadRanking
 
 WIDTH = 3.4
 """Inches: half a column of a two-column page."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from attnpo.profile import Profile
+from attnpo.files import atomic_write_text
 from attnpo.report.artefacts import Made
 from attnpo.report.tables import lines_of
-from attnpo.results import atomic_write_text
+from attnpo.runs.profile import Profile
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 0 1rem 4rem; color: #222 }

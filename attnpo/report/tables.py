@@ -17,12 +17,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
-from attnpo.estimates import Sample, differences, estimates, on_shared_seeds, samples_by_method
-from attnpo.metrics import Estimate, aes_estimate, bootstrap, mean_estimate, paired_difference
-from attnpo.profile import BASES, Profile, ReportSection, checkout_root
+from attnpo.evaluation.tasks import task_groups
 from attnpo.report.published import BENCHMARKS, TAGS, PaperRow, PaperValue, Published, load_paper, published
-from attnpo.results import task_groups
+from attnpo.runs.profile import BASES, Profile
+from attnpo.runs.settings import ReportSection
+from attnpo.statistics.bootstrap import Estimate, aes_estimate, bootstrap, mean_estimate, paired_difference
+from attnpo.statistics.estimates import Sample, differences, estimates, on_shared_seeds, samples_by_method
 
 NOT_RUN = "not run"
 UNDEFINED = "undefined"  # AES where the base was not run or never right; truncation where no finish reason is known
@@ -147,7 +149,7 @@ def build_table1(
 
     Args:
         profile: methods and their order, seeds, intervals, the margin of equal accuracy.
-        problems: a row per (method, seed, task, problem), see `attnpo.results.problem_table`.
+        problems: a row per (method, seed, task, problem), see `attnpo.statistics.tables.problem_table`.
         runs: a row per finished run.
         title: without the profile.
         compare: put published values beside.
@@ -201,7 +203,7 @@ def build_table1(
 
 
 def options(report: ReportSection) -> dict[str, Any]:
-    """How intervals are made, as `attnpo.metrics.bootstrap` takes it."""
+    """How intervals are made, as `attnpo.statistics.bootstrap.bootstrap` takes it."""
     return {"draws": report.bootstrap, "level": report.confidence, "seed": report.bootstrap_seed}
 
 
@@ -243,7 +245,7 @@ def _block(profile: Profile, task: str, problems: pd.DataFrame, runs: pd.DataFra
 
 
 _MEASURE = {"correct": "accuracy", "steps_redundant": "redundant_steps", "steps_essential": "essential_steps"}
-"""Column of Table 1 -> its name in `attnpo.estimates.MEASURES`, where they differ."""
+"""Column of Table 1 -> its name in `attnpo.statistics.estimates.MEASURES`, where they differ."""
 
 
 def _group_block(
@@ -282,7 +284,7 @@ _DIFFERENCES = [
     Column("redundant_steps", "redundant steps", digits=2),
     Column("essential_steps", "essential steps", digits=2),
 ]
-"""Of `attnpo.estimates.differences`; `tokens %` is the relative one."""
+"""Of `attnpo.statistics.estimates.differences`; `tokens %` is the relative one."""
 
 
 def _difference_blocks(profile: Profile, block: Block, members: Sequence[str], problems: pd.DataFrame) -> list[Block]:

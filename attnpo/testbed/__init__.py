@@ -7,8 +7,15 @@ fine-tuning, `oracle` labels each step of any trace, `build` makes the tokenizer
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from attnpo.errors import AttnPOError
+from attnpo.files import sha256_files
+from attnpo.problems import training_sets
+from attnpo.problems.training_sets import Item
+
+EMBEDDED = "testbed"
+"""What names the embedded model and its problems in a profile."""
 
 MODEL_DIR = Path(__file__).parent / "model"
 """Tokenizer, configuration and weights of the tiny model (Qwen2 architecture), rebuilt by `reproduce/testbed.sh`."""
@@ -21,9 +28,31 @@ def model_path(model: str) -> str:
     Raises:
         AttnPOError: the embedded weights are not there.
     """
-    if model != "testbed":
+    if model != EMBEDDED:
         inside = Path(__file__).parents[2] / model
         return str(inside) if inside.is_dir() else model
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise AttnPOError(f"the embedded model is missing from {MODEL_DIR}; make it with reproduce/testbed.sh")
     return str(MODEL_DIR)
+
+
+def model_identity(model: str, revision: str | None) -> dict[str, Any]:
+    """What names a profile's model for good: a hash of the files of a folder, or hub id and revision."""
+    folder = Path(model_path(model))
+    if folder.is_dir():
+        files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
+        return {"name": model if model == EMBEDDED else folder.name, "sha256": sha256_files(files)}
+    return {"name": model, "revision": revision}
+
+
+def load_items(source: str, split: str) -> list[Item]:
+    """The problems of one split of a profile's `data`: the embedded ones, or those of any other source.
+
+    Raises:
+        AttnPOError: as `attnpo.problems.training_sets.load_items`, or the embedded problems have no such split.
+    """
+    from attnpo.testbed import problems
+
+    if source == EMBEDDED:
+        return [Item(p.id, p.text, p.answer, p) for p in problems.load(split)]
+    return training_sets.load_items(source, split)

@@ -1,6 +1,7 @@
 """R1-like reasoning traces for the testbed's problems: essential steps among re-checks, detours, recaps and slips.
 
-Each step stands on a line of its own and opens with a phrase of the real phrase sets (`attnpo.steps.PHRASE_SETS`).
+Each step stands on a line of its own and opens with a phrase of the real phrase sets
+(`attnpo.method.steps.PHRASE_SETS`).
 """
 
 from __future__ import annotations

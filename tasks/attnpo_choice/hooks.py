@@ -7,9 +7,10 @@ from typing import Any
 
 import datasets
 
-from attnpo import benchmarks
-from attnpo.responses import check_thinking, judge, summarise
-from attnpo.rewards.choice import ChoiceGrader, prompt, shuffled
+from attnpo.evaluation.responses import check_thinking, judge, summarise
+from attnpo.grading.choice import ChoiceGrader
+from attnpo.problems import benchmarks
+from attnpo.problems.choice import prompt, shuffled
 
 
 def load(

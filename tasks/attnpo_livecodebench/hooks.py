@@ -10,11 +10,12 @@ from typing import Any
 import datasets
 from tqdm import tqdm
 
-from attnpo import livecodebench
-from attnpo.lm_eval_task import SampledTask
-from attnpo.responses import check_thinking, describe, for_grading, summarise
-from attnpo.rewards.correctness import Grade
-from attnpo.sandbox import Sandbox
+from attnpo.evaluation.lm_eval_task import SampledTask
+from attnpo.evaluation.responses import check_thinking, describe, for_grading, summarise
+from attnpo.grading.code import grade
+from attnpo.grading.math import Grade
+from attnpo.grading.sandbox import Sandbox
+from attnpo.problems import livecodebench
 
 # lm-eval shows what its own loggers say.
 logger = logging.getLogger("lm_eval.tasks.attnpo_livecodebench")
@@ -75,6 +76,6 @@ class LiveCodeBench(SampledTask):
         tests = [partial(livecodebench.read_tests, paths[doc["file"]], doc["offset"]) for doc, _ in pairs]
         responses = [for_grading(texts, self._thinking) for _, texts in pairs]
         with tqdm(total=sum(map(len, responses)), desc="Running programs", disable=len(pairs) == 1) as bar:
-            grades = livecodebench.grade(responses, tests, self._sandbox, metadata.get("workers"), bar.update)
+            grades = grade(responses, tests, self._sandbox, metadata.get("workers"), bar.update)
         for (doc, texts), graded in zip(pairs, grades, strict=True):
             self._grades[doc["id"], tuple(texts)] = graded

@@ -8,9 +8,9 @@ from typing import Any
 
 import datasets
 
-from attnpo import benchmarks
-from attnpo.responses import check_thinking, judge, summarise
-from attnpo.rewards.correctness import Grader
+from attnpo.evaluation.responses import check_thinking, judge, summarise
+from attnpo.grading.math import Grader
+from attnpo.problems import benchmarks
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 """The instruction that the model cards of R1 and of Qwen's math models recommend."""

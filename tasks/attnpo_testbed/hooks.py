@@ -8,9 +8,9 @@ from typing import Any
 
 import datasets
 
-from attnpo.responses import judge, summarise, thinking_part
-from attnpo.rewards.correctness import Grader
-from attnpo.steps import split_steps
+from attnpo.evaluation.responses import judge, summarise
+from attnpo.grading.math import Grader
+from attnpo.method.steps import split_steps, thinking_part
 from attnpo.testbed import oracle, problems
 
 _grader = Grader()

@@ -19,10 +19,10 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from attnpo import evaluate, lengths, lm_eval_hook
 from attnpo.errors import AttnPOError
-from attnpo.responses import describe
-from attnpo.rewards.correctness import Grade
+from attnpo.evaluation import evaluate, lengths, lm_eval_hook
+from attnpo.evaluation.responses import describe
+from attnpo.grading.math import Grade
 from attnpo.testbed import build, problems
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_a_prompt_that_lm_eval_would_cut_is_refused(model_dir: Path) -> None:
 
 
 class FakeVLLM:
-    """What `attnpo.lengths` touches of lm-eval's VLLM: it generates in an order of its own and cuts texts."""
+    """What `attnpo.evaluation.lengths` touches of lm-eval's VLLM: its own order, and it cuts texts."""
 
     backend, max_length = "causal", 512
 
@@ -534,12 +534,12 @@ def test_the_pth_file_is_silent_without_the_package(tmp_path: Path) -> None:
 def test_the_hook_imports_next_to_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; before = set(sys.modules)\n"
-        "from attnpo.lm_eval_hook import install; install()\n"
+        "from attnpo.evaluation.lm_eval_hook import install; install()\n"
         "print(sorted(set(sys.modules) - before))"
     )
     result = run_python(code, tmp_path, ATTNPO_NO_LM_EVAL_HOOK="")
     assert result.returncode == 0, result.stderr
-    allowed = {"__future__", "attnpo", "attnpo.lm_eval_hook"}
+    allowed = {"__future__", "attnpo", "attnpo.evaluation.lm_eval_hook"}
     assert set(yaml.safe_load(result.stdout)) <= allowed
 
 
@@ -551,7 +551,7 @@ def test_a_task_manager_that_changed_is_a_warning(tmp_path: Path) -> None:
     (package / "manager.py").write_text("class TaskManager:\n    def __init__(self): pass\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from attnpo.lm_eval_hook import install; install()\n"
+        "from attnpo.evaluation.lm_eval_hook import install; install()\n"
         "from lm_eval.tasks.manager import TaskManager; TaskManager(); print('works')"
     )
     result = run_python(code, tmp_path, ATTNPO_NO_LM_EVAL_HOOK="")
@@ -634,7 +634,7 @@ def test_the_caller_s_own_mistakes_are_raised_as_without_us(monkeypatch: pytest.
 def test_a_loader_that_cannot_be_wrapped_is_a_warning(tmp_path: Path) -> None:
     code = """
 import importlib.util, sys
-from attnpo import lm_eval_hook
+from attnpo.evaluation import lm_eval_hook
 lm_eval_hook.TARGET = "target_module"
 lm_eval_hook.install()
 
@@ -665,7 +665,7 @@ def test_older_versions_without_the_module_are_left_alone(tmp_path: Path) -> Non
     (package / "__init__.py").write_text("class TaskManager: pass\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from attnpo.lm_eval_hook import install; install()\n"
+        "from attnpo.evaluation.lm_eval_hook import install; install()\n"
         "from lm_eval.tasks import TaskManager; TaskManager()\n"
         "try:\n    import lm_eval.tasks.manager\nexcept ModuleNotFoundError as error:\n    print(error)"
     )
@@ -681,7 +681,7 @@ def test_tasks_folder_is_the_checkouts() -> None:
 def test_a_length_is_told_behind_the_problem() -> None:
     from lm_eval.tasks import TaskManager
 
-    from attnpo.evaluate import _tell, load_tasks
+    from attnpo.evaluation.evaluate import _tell, load_tasks
 
     manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False)
     (task,) = load_tasks(["attnpo_testbed_validation"], manager).values()

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from attnpo.rewards import tlmre_rewards
 from attnpo.testbed import MODEL_DIR, problems
-from attnpo.trainer import AttnPOConfig, AttnPOTrainer
+from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 HEADS = [[1, 2], [2, 5], [3, 0]]
 COMMON: dict[str, Any] = {

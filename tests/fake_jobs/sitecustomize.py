@@ -14,6 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+HEADS = {
+    "model": "fake",
+    "revision": None,
+    "phrase_set": "corrected",
+    "min_chars": 1,
+    "label_source": "made up",
+    "n_responses": 1,
+    "n_pairs": 1,
+    "heads": [{"layer": 0, "head": 0, "sra": 0.9, "low": 0.8, "high": 1.0}],
+}
+
 
 def begin(title: str) -> None:
     with Path(os.environ["FAKE_JOURNAL"]).open("a") as file:
@@ -24,9 +35,7 @@ def begin(title: str) -> None:
 
 def run_probe(profile: Any, out_dir: Path, seed: int = 0) -> Path:
     begin("probe")
-    (out_dir / "figures").mkdir()
-    (out_dir / "figures" / "heads.png").write_bytes(b"png")
-    (out_dir / "heads.json").write_text("{}")
+    (out_dir / "heads.json").write_text(json.dumps(HEADS))
     return out_dir / "heads.json"
 
 
@@ -66,8 +75,8 @@ def pretend(name: str, **contents: Any) -> None:
     sys.modules[name] = module
 
 
-pretend("attnpo.probe", run_probe=run_probe)
-pretend("attnpo.training", run_training=run_training)
-pretend("attnpo.evaluate", run_eval=run_eval)
-pretend("attnpo.credit", CreditConfig=CreditConfig)
+pretend("attnpo.probing.probe", run_probe=run_probe)
+pretend("attnpo.training.run", run_training=run_training)
+pretend("attnpo.evaluation.evaluate", run_eval=run_eval)
+pretend("attnpo.method.credit", CreditConfig=CreditConfig)
 pretend("attnpo.rewards", REWARDS={"rloo": None, "tlmre": None}, check_reward=lambda *_: None)

@@ -1,0 +1,78 @@
+"""What a run computes on: commit, package versions, device, the checkout's folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+
+_PACKAGES = [
+    "attnpo",
+    "torch",
+    "transformers",
+    "trl",
+    "lm_eval",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "math-verify",
+    "numpy",
+    "pandas",
+]
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout the package runs from and whether anything but results/ differs from it; None
+    where it is no git checkout."""
+    root = PACKAGE_PARENT
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--", ".", ":!results")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a number; None if not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def device() -> dict[str, Any]:
+    """What the run computes on: processor name, usable cores, threads, accelerator (once torch is loaded)."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    torch = sys.modules.get("torch")
+    accelerator = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "accelerator": accelerator,
+    }
+
+
+def checkout_root() -> Path:
+    """The checkout if attnpo is installed from one (editable), else the current folder."""
+    return PACKAGE_PARENT if (PACKAGE_PARENT / "reproduce").is_dir() else Path.cwd()

@@ -1,0 +1,155 @@
+"""One response to one problem as a plain record, and the figures of a problem's k responses.
+
+How a response is parted depends on the model, never on a guess:
+
+- A model whose template ends the prompt with `<think>` (R1) starts inside its thinking.
+- A model that writes `<think>` itself: the tag is counted as thinking.
+- In both, a response without `</think>` is all thinking and has no answer, as in the paper.
+- A model that does not think at all is to be declared (`thinking=False`): then a response with neither tag is all
+  answer, with no thinking tokens. One that has a tag did think, and is parted like the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from attnpo.errors import AttnPOError
+from attnpo.evaluation.lengths import TokenCounts, count_response
+from attnpo.grading.math import Grade
+from attnpo.method.steps import THINK_END
+
+THINK_START = "<think>"
+
+
+class Grades(Protocol):
+    """What grades: `rewards.correctness.Grader`, `rewards.choice.ChoiceGrader`."""
+
+    def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Grade]:
+        """Grade N responses against the N gold answers beside them."""
+
+
+def check_thinking(value: Any) -> bool:
+    """The switch `thinking` of `--metadata`, checked.
+
+    Raises:
+        AttnPOError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise AttnPOError(f"thinking is {value!r} in the metadata; give true, or false for a model that does not think")
+    return value
+
+
+def is_all_answer(text: str, thinking: bool) -> bool:
+    """Whether a response has no thinking part: its model does not think, and neither tag is in it."""
+    return not thinking and THINK_END not in text and not text.lstrip().startswith(THINK_START)
+
+
+def for_grading(responses: Sequence[str], thinking: bool) -> list[str]:
+    """The responses as graders read them: an answer without thinking is one whose thinking is empty."""
+    return [f"{THINK_END}{text}" if is_all_answer(text, thinking) else text for text in responses]
+
+
+def describe(text: str, grade: Grade, tokenizer: Callable[[], Any], thinking: bool = True) -> dict[str, Any]:
+    """A JSON-serialisable record of one response.
+
+    Args:
+        text: the response; a `Generation` brings its counts and finish reason along.
+        grade: its grade.
+        tokenizer: gives the tokenizer that counts what came without counts; not called where there are some.
+        thinking: False for a model that does not think.
+
+    Returns:
+        text, correct, parse_failed, reason, thinking (the switch), think_tags (how many `</think>`), tokens {total,
+        thinking, answer}, finish (None: not known), counted ("generated", "usage" or "retokenized", see
+        `attnpo.evaluation.lengths.count_response`), seed (None: not known).
+    """
+    counts, counted = count_response(text, tokenizer)
+    if is_all_answer(text, thinking):
+        counts = TokenCounts(counts.total, 0, counts.total)
+    return {
+        "text": str(text),
+        "correct": grade.correct,
+        "parse_failed": grade.parse_failed,
+        "reason": grade.reason,
+        "thinking": thinking,
+        "think_tags": text.count(THINK_END),
+        "tokens": counts._asdict(),
+        "finish": getattr(text, "finish", None),
+        "counted": counted,
+        "seed": getattr(text, "seed", None),
+    }
+
+
+def judge(
+    responses: Sequence[str], gold: str, grader: Grades, tokenizer: Callable[[], Any], thinking: bool = True
+) -> list[dict[str, Any]]:
+    """Grade and describe the k responses to one problem.
+
+    Args:
+        responses: k texts or `Generation`s.
+        gold: the gold answer.
+        grader: who grades them.
+        tokenizer: gives the tokenizer that counts what came without counts; called only where there is some.
+        thinking: False for a model that does not think.
+
+    Returns:
+        k records of `describe`, in order.
+    """
+    grades = grader.grade(for_grading(responses, thinking), [gold] * len(responses))
+    return [describe(text, grade, tokenizer, thinking) for text, grade in zip(responses, grades, strict=True)]
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of one problem's k records, by the names of the task's `metric_list`.
+
+    All are means over the k responses, but `pass@k` (any of the k correct), `correct_tokens` and
+    `wrong_tokens` ([sum, number] over those) and `responses` (the records themselves). `missing_think_end` is NaN
+    for a model that does not think. Steps are counted where the records have them.
+    """
+    k = len(records)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / k
+
+    correct = [r["tokens"]["total"] for r in records if r["correct"]]
+    wrong = [r["tokens"]["total"] for r in records if not r["correct"]]
+    figures: dict[str, Any] = {
+        "avg@k": mean([r["correct"] for r in records]),
+        "pass@k": float(bool(correct)),
+        "tokens": mean([r["tokens"]["total"] for r in records]),
+        "thinking_tokens": mean([r["tokens"]["thinking"] for r in records]),
+        "answer_tokens": mean([r["tokens"]["answer"] for r in records]),
+        "correct_tokens": [sum(correct), len(correct)],
+        "wrong_tokens": [sum(wrong), len(wrong)],
+        "truncated": mean([r["finish"] == "length" if r["finish"] else float("nan") for r in records]),
+        "missing_think_end": mean([r["think_tags"] == 0 if r["thinking"] else float("nan") for r in records]),
+        "parse_failed": mean([r["parse_failed"] for r in records]),
+        "retokenized": mean([r["counted"] == "retokenized" for r in records]),
+        "responses": list(records),
+    }
+    if all("steps" in r for r in records):
+        figures["essential_steps"] = mean([r["steps"]["essential"] for r in records])
+        figures["redundant_steps"] = mean([r["steps"]["redundant"] for r in records])
+    return figures
+
+
+def mean_of_pairs(pairs: Sequence[Sequence[float]]) -> float:
+    """Mean over responses from the [sum, number] of each problem; NaN if there is no response."""
+    number = sum(pair[1] for pair in pairs)
+    return sum(pair[0] for pair in pairs) / number if number else math.nan
+
+
+def number_of_responses(records: Sequence[Sequence[dict[str, Any]]]) -> int:
+    """How many responses the figures rest on, from the records of each problem."""
+    return sum(map(len, records))
+
+
+def sample_lines(
+    task: str, problem_id: Any, document: Mapping[str, Any], responses: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The lines of a samples.jsonl for one problem, from its document and its k records, see `describe`."""
+    meta = {key: document[key] for key in ("chain", "subject") if key in document}
+    for k, response in enumerate(responses):
+        yield {"task": task, "problem_id": problem_id, "k": k, **response, "meta": meta}

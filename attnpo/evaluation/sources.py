@@ -1,0 +1,56 @@
+"""Whether two sources of a benchmark hold the same problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from attnpo.errors import AttnPOError
+from attnpo.grading.math import Grader
+from attnpo.method.steps import THINK_END
+from attnpo.problems.benchmarks import Problem, _benchmark, load
+
+
+class Comparison(NamedTuple):
+    """What the hub's data and the reference have in common."""
+
+    same: int
+    """Problems with the same text, but for white space, and the same answer."""
+    differences: list[str]
+    """The others, a line each."""
+
+
+def compare(name: str, data_dir: str | Path | None = None, revision: str | None = None) -> Comparison:
+    """Whether the hub's file of a math set holds the problems and answers of the reference.
+
+    Texts are compared without regard to white space, answers by the grader, which takes 27.0 for 27.
+
+    Args:
+        name: a set with both sources.
+        data_dir: folder with the reference as `<name>.jsonl`; without it as `load` has it.
+        revision: of the hub's data set, another than the pinned one.
+
+    Raises:
+        AttnPOError: as `load`; or the set has one source only.
+    """
+    benchmark = _benchmark(name)
+    if benchmark.published is None or benchmark.hub is None:
+        raise AttnPOError(f"{name} has one source only, so there is nothing to compare")
+
+    def texts(problems: list[Problem]) -> dict[str, Problem]:
+        return {" ".join(problem.problem.split()): problem for problem in problems}
+
+    reference, other = texts(load(name, data_dir)), texts(load(name, source="hub", revision=revision))
+    common = [text for text in reference if text in other]
+    with Grader(time_limit=60) as grader:
+        boxes = [f"{THINK_END}\\boxed{{{other[text].answer}}}" for text in common]
+        grades = grader.grade(boxes, [reference[text].answer for text in common])
+    differences = [
+        f"{reference[text].id}: the answer is {reference[text].answer}, on the hub {other[text].answer}"
+        for text, grade in zip(common, grades, strict=True)
+        if not grade.correct
+    ]
+    same = len(common) - len(differences)
+    for mine, theirs, place in ((reference, other, "in the reference"), (other, reference, "on the hub")):
+        differences += [f"{mine[text].id}: only {place}: {text[:80]}" for text in mine if text not in theirs]
+    return Comparison(same, differences)

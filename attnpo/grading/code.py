@@ -1,0 +1,147 @@
+"""Is a program right? Extraction, comparison of outputs as LiveCodeBench does it, and a grader of responses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal, InvalidOperation
+
+from attnpo.errors import AttnPOError
+from attnpo.grading.math import Grade, answer_part
+from attnpo.grading.sandbox import Outcome, Sandbox
+from attnpo.method.steps import THINK_END
+from attnpo.problems.livecodebench import Tests, _integer
+
+# --- the answer
+
+
+def extract_code(answer: str) -> str | None:
+    """The last fenced block (three backticks) of an answer; None if there is none."""
+    block: list[str] | None = None
+    last = None
+    for line in answer.split("\n"):
+        if not line.lstrip().startswith("```"):
+            if block is not None:
+                block.append(line)
+        elif block is None:
+            block = []
+        else:
+            last, block = "\n".join(block), None
+    return last
+
+
+def same_text(output: str, expected: str) -> bool:
+    """Do two texts agree, line by line, without white space at the ends, or number by number?
+
+    Numbers are compared exactly, as decimals: `1.0` equals `1`, `0.333` does not equal `0.3333`.
+    """
+    ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (output, expected))
+    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
+
+
+def _same_line(ours: str, theirs: str) -> bool:
+    if ours == theirs:
+        return True
+    try:
+        return [Decimal(word) for word in ours.split()] == [Decimal(word) for word in theirs.split()]
+    except InvalidOperation:  # no number, or a signalling NaN
+        return False
+
+
+def same_value(output: bytes, expected: str) -> bool:
+    """Is a value, as JSON, the expected one? What is no JSON is not."""
+    try:
+        value = json.loads(output, parse_int=_integer)
+        return bool(value == json.loads(expected, parse_int=_integer))
+    except (ValueError, RecursionError, InvalidOperation):
+        return False
+
+
+# --- the grades
+
+
+def judge(code: str, tests: Tests, sandbox: Sandbox) -> str:
+    """Run a program on its tests, up to the first that fails.
+
+    Returns:
+        "passed", or how it failed and where: "wrong_answer", "runtime_error", "time_limit", "memory_limit" or
+        "output_limit", then ": test 3 of 12".
+    """
+    for number, case in enumerate(tests.cases, 1):
+        if tests.function is None:
+            outcome = sandbox.run(code, case.input)
+        else:
+            outcome = sandbox.run(code, function=tests.function, arguments=case.input.split("\n"))
+        verdict = _verdict(outcome, case.output, functional=tests.function is not None)
+        if verdict != "passed":
+            return f"{verdict}: test {number} of {len(tests.cases)}"
+    return "passed"
+
+
+def _verdict(outcome: Outcome, expected: str, functional: bool) -> str:
+    if outcome.status != "ok":
+        return outcome.status
+    if functional:
+        return "passed" if same_value(outcome.output, expected) else "wrong_answer"
+    return "passed" if same_text(outcome.output.decode("utf-8", "replace"), expected) else "wrong_answer"
+
+
+def grade(
+    responses: Sequence[Sequence[str]],
+    tests: Sequence[Callable[[], Tests]],
+    sandbox: Sandbox,
+    workers: int | None = None,
+    done: Callable[[int], None] = lambda number: None,
+) -> list[list[Grade]]:
+    """Grade the responses to N problems, some problems at a time.
+
+    Args:
+        responses: for each problem k texts, thinking included.
+        tests: for each problem a function that gives its tests; called when their turn comes, and forgotten after.
+        sandbox: where the programs run.
+        workers: how many run at once; None: as many as there are usable cores. More than cores distort times.
+        done: called with the number of responses graded, as each problem is finished.
+
+    Returns:
+        For each problem k grades, in order. The reason is that of `judge`, or "no_think_end", "many_think_ends",
+        "no_code" (the one that counts as a parse failure).
+
+    Raises:
+        AttnPOError: the numbers differ, tests cannot be read, the sandbox fails.
+    """
+    if len(responses) != len(tests):
+        raise AttnPOError(f"{len(responses)} problems with responses but {len(tests)} with tests")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise AttnPOError(f"workers is {workers!r}; give a whole number, at least 1")
+
+    def serve(texts: Sequence[str], load_tests: Callable[[], Tests]) -> list[Grade]:
+        codes = [_code(text) for text in texts]
+        verdicts: dict[str, str] = {}
+        if programs := sorted({code for code, reason in codes if reason is None}):
+            loaded = load_tests()
+            verdicts = {code: judge(code, loaded, sandbox) for code in programs}
+        done(len(texts))
+        grades = []
+        for code, reason in codes:
+            word = reason or verdicts[code]
+            grades.append(Grade(word == "passed", word == "no_code", code or None, word))
+        return grades
+
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        futures = [pool.submit(serve, *pair) for pair in zip(responses, tests, strict=True)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _code(response: str) -> tuple[str, str | None]:
+    """The program of a response, or the reason why there is none."""
+    answer = answer_part(response)
+    if answer is None:
+        return "", "many_think_ends" if THINK_END in response else "no_think_end"
+    code = extract_code(answer)
+    return ("", "no_code") if code is None else (code, None)

@@ -1,0 +1,356 @@
+"""Is a response correct? Exactly one `</think>`, and the last `\\boxed{}` after it equal to the gold answer.
+
+The rule is the one of AttnPO's evaluation (`paper.md`, "Evaluation setup"). Equality is math-verify's, after
+`normalise` and under the options of `_math_verify_worker.judge`. Its own time limits are signals, which work
+neither in threads nor against long computations in C, so it runs in worker processes that end and are
+replaced when an item takes too long: too much time of the processor, so that no grade depends on how busy the
+machine is. Plain integers, and answers that equal the gold answer to the character,
+are decided without a process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import math
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from attnpo.errors import AttnPOError
+from attnpo.method.steps import THINK_END
+
+logger = logging.getLogger(__name__)
+
+WORKER = Path(__file__).with_name("_math_verify_worker.py")
+_BOX = re.compile(r"\\boxed\s*\{")
+_INTEGER = re.compile(r"[+-]?(?:\d{1,300}|\d{1,3}(?:,\d{3}){1,99})")
+_PATIENCE = 10
+"""Seconds by the clock for each second of processor time that an item may take."""
+_UNREADABLE = ("no_box", "unparsed", "timeout", "gold_unparsed")
+
+
+class Grade(NamedTuple):
+    """Verdict on one response."""
+
+    correct: bool
+    parse_failed: bool
+    """The response has its one `</think>`, but no answer could be read from it."""
+    extracted: str | None
+    """Content of the last box, None if there is none."""
+    reason: str
+    """One of "equal" (the correct one), "different", "no_think_end", "many_think_ends", "no_box", "unparsed",
+    "timeout", "gold_unparsed"."""
+
+
+def answer_part(text: str) -> str | None:
+    """The text after `</think>`, None unless there is exactly one `</think>`."""
+    _, *rest = text.split(THINK_END)
+    return rest[0] if len(rest) == 1 else None
+
+
+def extract_boxed(text: str) -> str | None:
+    """Content of the last `\\boxed{...}`, braces balanced; None if there is none or it is never closed.
+
+    Escaped braces (`\\{`) are content and do not count.
+    """
+    openings = list(_BOX.finditer(text))
+    if not openings:
+        return None
+    start = openings[-1].end()
+    depth, position = 1, start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return text[start:position]
+        position += 1
+    return None
+
+
+def quick_verdict(answer: str, gold: str) -> bool | None:
+    """Equality where it needs no parser: the same text, or both plain integers. None: not decided here.
+
+    Numerals that both name their base (`52_8`) are compared here too: math-verify ignores the base.
+    """
+    answer, gold = normalise(answer), normalise(gold)
+    if answer == gold:
+        return bool(answer) or None
+    if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(gold):
+        return int(answer.replace(",", "")) == int(gold.replace(",", ""))
+    if (based := _BASED.fullmatch(answer)) and (gold_based := _BASED.fullmatch(gold)):
+        return based.groups() == gold_based.groups()
+    return None
+
+
+_BASED = re.compile(r"0*(\d+)_\{?(\d+)\}?")
+_SIGNS = str.maketrans(
+    {"−": "-", "°": r"^{\circ}", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "€": "", "£": ""}
+)
+_QUANTITY = "hundred|thousand|million|billion|dozen"
+_NO_UNIT = f"sqrt|sinh|cosh|tanh|arc[a-z]+|{_QUANTITY}"
+# In the order of the list in `normalise`.
+_RULES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\?\$", ""),
+        (r"^\s+|\s*(?<!\.)(?<!\\right)\.\s*$|\s+$", ""),
+        (r"(?<=\d)(?:\\[,! ]|~|\{,\}|,\\!)\s*(?=\d{3}(?!\d))", ""),
+        (r"\\degree(?![a-zA-Z])", r"^{\\circ}"),
+        (r"\\\\\[-?[\d.]+\s*[a-z]{2}\]", r"\\\\"),
+        (r"\\mathrm\{([ei])\}", r"\1"),
+        (r"\\[bB]igg?[lr]?(?![a-zA-Z])|^\\(?:approx|[lL]arge|huge)(?![a-zA-Z])\s*", ""),
+        (r"_\{?\\(?:max|min)\s*\}?", ""),
+        (r"^[a-zA-Z]\s*(?=\([^()]*\]$|\[[^\[\]]*\)$)", ""),
+        (r"^\\(?:text|textbf|mbox|mathrm|mathbf)\{\s*(\d[^{}]*)\}$", r"\1"),
+        (r"\s*(?:\\text\{\s*)?\bper ?cent\b\s*\}?$", r"\\%"),
+        (rf"\\text\{{\s*((?:{_QUANTITY})\b[^{{}}]*)\}}", r" \1"),
+        (rf"^(-?[\d.,/]+)\s+(?!(?:{_NO_UNIT})\b)[a-z]{{4,}}(?: [a-z]+)*$", r"\1"),
+        (r"(?<=\S)(?:(?:\\[,;: ]|\\q?quad|[\s~/])*\\(?:text|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?)+$", ""),
+        (r"(?<=\S)[,\s]*(?:\\q?quad\s*)?(?:\\forall|(?:\\text\{\s*)?\bfor (?:all|every|any|each)\b).*$", ""),
+    )
+]
+_LONGEST = 1000
+
+
+def normalise(answer: str) -> str:
+    r"""An answer as math-verify reads it, for what it does not read by itself. Answer and gold alike.
+
+    1. Unicode signs become LaTeX: minus, degree, pi, infinity, at most, at least.
+    2. Signs of mathematics mode (`$`) and of money (`\$`, euro, pound) go.
+    3. White space at the ends and one full stop at the end go.
+    4. Thin, forced and tied spaces and braced commas between a digit and three go: `1\,234`, `1{,}234`.
+    5. `\degree` is `^{\circ}`; `\\[4pt]` between the rows of a matrix is `\\`; `\mathrm{e}` is `e`, also for i.
+    6. `\big` and its like go, and `\approx` and commands of size at the start.
+    7. The subscripts `_{\max}` and `_{\min}` of a name go.
+    8. The name before a half-open interval goes: `t(0,4]`, which cannot be a call.
+    9. Units go: `\text{}` at the end with its power, and plain words after a number, the first of four letters or more,
+       also where all is in one `\text{18 dollars}`. "percent" is `\%`; words of quantity ("million") stay.
+    10. A quantifier at the end goes: `f(x)=2x \text{ for all } x`.
+
+    A plain integer, and an answer of more than 1,000 characters, stay as they are: no rule may take long.
+    """
+    if len(answer) > _LONGEST or _INTEGER.fullmatch(answer):
+        return answer
+    answer = answer.translate(_SIGNS)
+    for pattern, replacement in _RULES:
+        answer = pattern.sub(replacement, answer)
+    return answer.strip()
+
+
+class _Worker:
+    """A math-verify process and the pipe to it. `verdict` never takes much longer than ten times the time limit."""
+
+    def __init__(self, command: Sequence[str], start_limit: float) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        self.pending = b""
+        ready = self._read(time.monotonic() + start_limit)
+        if ready is None or not ready.get("ready"):
+            self.kill()
+            cause = (ready or {}).get("error", f"no answer in {start_limit:.0f} s")
+            raise AttnPOError(f"math-verify does not start ({cause}); try `pip install 'math-verify[antlr4_13_2]'`")
+
+    def verdict(self, answer: str, gold: str, time_limit: float) -> str | None:
+        """The worker's word on one pair; None if it did not answer in time or died (it is to be replaced)."""
+        patience = _PATIENCE * time_limit
+        limits = {"cpu": time_limit, "alarm": math.ceil(patience) + 5}
+        request = json.dumps({"answer": answer, "gold": gold, **limits}) + "\n"
+        deadline = time.monotonic() + patience
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(request.encode())
+        except BrokenPipeError:
+            return None
+        reply = self._read(deadline)
+        return None if reply is None else reply["verdict"]
+
+    def _read(self, deadline: float) -> dict | None:
+        """The next line as JSON; None at the deadline or the end of the stream."""
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self.pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                return None
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                return None
+            self.pending += chunk
+        line, self.pending = self.pending.split(b"\n", 1)
+        return json.loads(line)
+
+    def kill(self) -> None:
+        """End the process and collect it, so that no zombie stays."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+class Grader:
+    """Grades responses. Worker processes start when first needed and end with `close` or the program.
+
+    Threads may share a grader; a forked child starts workers of its own and leaves the parent's alone.
+
+    Args:
+        time_limit: seconds of processor time for one item, ten times as many by the clock. An item past it costs
+            a worker, and is a parse failure.
+        workers: how many processes may work at once.
+        start_limit: seconds for a worker to import math-verify.
+        command: what to start as a worker; for tests.
+    """
+
+    def __init__(
+        self,
+        time_limit: float = 3.0,
+        workers: int = 1,
+        start_limit: float = 120.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        if time_limit <= 0 or workers < 1:
+            raise AttnPOError(f"time_limit must be > 0 and workers >= 1, not {time_limit} and {workers}")
+        self.time_limit = time_limit
+        self.workers = workers
+        self.start_limit = start_limit
+        self.command = list(command or [sys.executable, "-P", str(WORKER)])
+        self._idle: list[_Worker] = []
+        self._lock = threading.Lock()
+        _graders.add(self)
+
+    def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Grade]:
+        """Grade each response against the gold answer beside it.
+
+        Args:
+            responses: N texts, thinking included.
+            golds: N answers, as they would stand in the box.
+
+        Returns:
+            N grades, in order.
+
+        Raises:
+            AttnPOError: the numbers differ, or math-verify does not start.
+        """
+        if len(responses) != len(golds):
+            raise AttnPOError(f"{len(responses)} responses but {len(golds)} gold answers; pass one gold a response")
+        verdicts: list[str | None] = []
+        boxes: list[str | None] = []
+        for response, gold in zip(responses, golds, strict=True):
+            verdict, extracted = _without_process(response, gold)
+            verdicts.append(verdict)
+            boxes.append(extracted)
+        pairs = {(box, gold) for box, gold, verdict in zip(boxes, golds, verdicts, strict=True) if verdict is None}
+        judged = self._judge(sorted(pairs, key=str))
+        grades = []
+        for box, gold, verdict in zip(boxes, golds, verdicts, strict=True):
+            reason = verdict or judged[box, gold]
+            grades.append(Grade(reason == "equal", reason in _UNREADABLE, box, reason))
+        return grades
+
+    def _judge(self, pairs: list[tuple[str | None, str]]) -> dict[tuple[str | None, str], str]:
+        judged: dict[tuple[str | None, str], str] = {}
+        failures: list[BaseException] = []
+        queue = list(reversed(pairs))
+
+        def serve() -> None:
+            try:
+                while not failures:
+                    try:
+                        pair = queue.pop()
+                    except IndexError:
+                        return
+                    judged[pair] = self._judge_one(normalise(str(pair[0])), normalise(pair[1]))
+            except BaseException as error:  # handed to the caller's thread below
+                failures.append(error)
+
+        threads = [threading.Thread(target=serve) for _ in range(min(self.workers, len(pairs)) - 1)]
+        for thread in threads:
+            thread.start()
+        if pairs:
+            serve()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return judged
+
+    def _judge_one(self, answer: str, gold: str) -> str:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        worker = worker or _Worker(self.command, self.start_limit)
+        verdict: str | None = None
+        try:
+            verdict = worker.verdict(answer, gold, self.time_limit)
+        finally:
+            if verdict is None:
+                worker.kill()
+            else:
+                with self._lock:
+                    self._idle.append(worker)
+        if verdict is None:
+            logger.warning(
+                "no verdict on %.80r against %.80r in %.1f s of processor time; worker replaced",
+                answer,
+                gold,
+                self.time_limit,
+            )
+            return "timeout"
+        return verdict
+
+    def close(self) -> None:
+        """End the worker processes. The grader stays usable."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.kill()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_graders: weakref.WeakSet[Grader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for grader in list(_graders):
+        grader.close()
+
+
+def _leave_workers_to_parent() -> None:
+    for grader in list(_graders):
+        grader._idle, grader._lock = [], threading.Lock()
+
+
+os.register_at_fork(after_in_child=_leave_workers_to_parent)
+
+
+def _without_process(response: str, gold: str) -> tuple[str | None, str | None]:
+    """(reason or None where only math-verify can tell, content of the box)."""
+    answer = answer_part(response)
+    if answer is None:
+        return ("many_think_ends" if THINK_END in response else "no_think_end"), None
+    box = extract_boxed(answer)
+    if box is None:
+        return "no_box", None
+    quick = quick_verdict(box, gold)
+    if quick is None:
+        return None, box
+    return ("equal" if quick else "different"), box

@@ -1,0 +1,1 @@
+"""The paper in plain torch: steps, attention, scores, ranking of heads, credit. Of ours it imports `errors` alone."""

@@ -1,0 +1,106 @@
+"""Step Ranking Accuracy of attention heads, and the ranking that names the Key-Focus Heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attnpo.errors import AttnPOError
+
+Head = tuple[int, int]  # (layer, head), both from 0
+
+
+class StepRankingAccuracy(NamedTuple):
+    """Step Ranking Accuracy (SRA) of H heads."""
+
+    sra: Tensor  # (H,) float64, 0 to 1; 0.5 is chance
+    low: Tensor  # (H,) ends of the bootstrap interval
+    high: Tensor
+    n_pairs: int  # (essential, redundant) pairs of steps
+    n_responses: int  # responses with at least one pair
+
+
+def step_ranking_accuracy(
+    scores: Sequence[Tensor],
+    essential: Sequence[Tensor],
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> StepRankingAccuracy:
+    """How often a head scores an essential step above a redundant one of the same response (paper: SRA).
+
+    Pooled: each (essential, redundant) pair counts once, from whichever response; a tie counts one half. The
+    interval is a percentile bootstrap over responses, since pairs of one response are not independent.
+
+    Args:
+        scores: per response (H, K) step scores. A step that is NaN for all heads (no tokens) is left out.
+        essential: per response (K,) bool, True for essential and False for redundant steps.
+        n_resamples: bootstrap samples.
+        confidence: share of the bootstrap distribution within the interval.
+        seed: of the bootstrap; the same seed gives the same interval.
+
+    Raises:
+        AttnPOError: no pair at all, shapes that do not fit, or a score that is NaN for some heads only.
+    """
+    if len(scores) != len(essential):
+        raise AttnPOError(f"{len(scores)} responses with scores, {len(essential)} with labels: give one label per step")
+    if not 0 < confidence < 1 or n_resamples < 1:
+        raise AttnPOError(f"confidence {confidence}, n_resamples {n_resamples}: give one in (0, 1) and at least 1")
+    counted = [_wins(score, label, place) for place, (score, label) in enumerate(zip(scores, essential, strict=True))]
+    counted = [(wins, n_pairs) for wins, n_pairs in counted if n_pairs]
+    if not counted:
+        raise AttnPOError(
+            f"no response of {len(scores)} has both an essential and a redundant step: label more responses"
+        )
+    wins = torch.stack([w for w, _ in counted])  # (N, H)
+    pairs = torch.tensor([n for _, n in counted], dtype=torch.float64)
+    n = len(counted)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (n_resamples, n), generator=generator)
+    times = torch.zeros(n_resamples, n, dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn))
+    resampled = (times @ wins) / (times @ pairs)[:, None]
+    tail = (1 - confidence) / 2
+    low, high = torch.quantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return StepRankingAccuracy(wins.sum(0) / pairs.sum(), low, high, int(pairs.sum()), n)
+
+
+def ensemble_ranking_accuracy(
+    scores: Sequence[Tensor], essential: Sequence[Tensor], rows: Sequence[int], **options: Any
+) -> StepRankingAccuracy:
+    """SRA of the mean score of several heads, as training uses them (paper: ensemble curve).
+
+    Args:
+        scores, essential, options: as in `step_ranking_accuracy`.
+        rows: the heads to average, as rows of each (H, K).
+
+    Returns:
+        Tensors of length 1.
+
+    Raises:
+        AttnPOError: no rows, or a row that the scores lack.
+    """
+    n_heads = min((len(score) for score in scores), default=0)
+    if not rows or not all(0 <= row < n_heads for row in rows):
+        raise AttnPOError(f"rows {list(rows)}: give at least one from 0 to {n_heads - 1}")
+    return step_ranking_accuracy([score[list(rows)].mean(0, keepdim=True) for score in scores], essential, **options)
+
+
+def _wins(scores: Tensor, essential: Tensor, response: int) -> tuple[Tensor, int]:
+    """Per head the number of pairs won (ties one half), (H,) float64, and the number of pairs."""
+    essential = torch.as_tensor(essential, dtype=torch.bool, device=scores.device)
+    if scores.ndim != 2 or essential.shape != scores.shape[1:]:
+        raise AttnPOError(
+            f"response {response}: labels {tuple(essential.shape)} do not fit scores {tuple(scores.shape)}: "
+            "give (K,) and (H, K)"
+        )
+    empty = scores.isnan().all(0)
+    scores, essential = scores[:, ~empty].double().cpu(), essential[~empty].cpu()
+    if scores.isnan().any():
+        raise AttnPOError(f"response {response}: a step score is NaN for some heads only: compute the scores again")
+    high, low = scores[:, essential, None], scores[:, None, ~essential]
+    wins = (high > low).double() + 0.5 * (high == low).double()
+    return wins.sum((1, 2)), wins.shape[1] * wins.shape[2]

@@ -1,0 +1,1 @@
+"""What is asked: benchmarks, training sets, multiple choice, programming problems."""

@@ -1,0 +1,333 @@
+"""LiveCodeBench, code generation: its problems, its prompt, its comparison of outputs, and a grader of responses.
+
+The data are the JSON-lines files of `livecodebench/code_generation_lite` on the hub (licence: cc), pinned by
+commit and by SHA-256; `release_v6` is all six, 1,055 problems of May 2023 to April 2025. Prompt, comparison and
+limits follow LiveCodeBench's own harness (github.com/LiveCodeBench/LiveCodeBench; `testing_util.py` as of commit
+15808c7, prompt and extraction as of release 6). Differences:
+
+- Each test runs in a process of its own, and standard input is a real file; the harness runs all tests of a
+  program in one process and replaces `sys.stdin`.
+- The answer is what follows the only `</think>`.
+- Returned values travel as JSON, so tuples equal lists at every depth; in the harness only outermost.
+
+Problems are read from the files one at a time: with their tests they take many gigabytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import pickle
+import pickletools
+import re
+import zlib
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attnpo.errors import AttnPOError
+from attnpo.files import sha256_file
+from attnpo.problems.benchmarks import DATA_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+DATASET = "livecodebench/code_generation_lite"
+REVISION = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
+FILES = {
+    "test.jsonl": "2bd02b38beb48e8c46b5b9987095d999ff38cd8efc255ea5d58974317c48f63f",
+    "test2.jsonl": "095df7c5daf15f882c51a9deb84085cff1e073495a5dbcf95015a564d485f3a3",
+    "test3.jsonl": "28ed26cc83363ce3f1fe2d5fad9f8393077beb1907b167a31bd3b32f80801b79",
+    "test4.jsonl": "d711138ddaebfcf5f8ec6a4283ee677298c0f5c5d374a235af92aaf0584510da",
+    "test5.jsonl": "7f77571c2a6df0c2a72a3277650309f67e01e0008e18117e624633df53f81214",
+    "test6.jsonl": "bb4c364f71921c4495a6ad15abe1a927350b720009f4933e2e71f8af0f6fd1f5",
+}
+"""SHA-256 of the files at `REVISION`, 4.5 GB together; the n-th holds what release n added (400, 111, 101, 101,
+167, 175 problems)."""
+FOLDER = "livecodebench"
+TESTS_LIMIT = 1 << 30
+"""Bytes of one problem's private tests, decompressed; more is taken for a decompression bomb."""
+_LONG_INTEGER = 4000
+"""Digits from which an integer is kept as a Decimal: Python's own conversion takes quadratic time."""
+
+
+class Problem(NamedTuple):
+    """One problem, without its tests."""
+
+    id: str
+    """The platform's, such as `abc387_b`."""
+    prompt: str
+    platform: str
+    difficulty: str
+    contest_date: str
+    """ISO, such as `2025-01-04`."""
+    file: str
+    """Name of the file that holds it."""
+    offset: int
+    """Where its line begins there, in bytes."""
+
+
+class Test(NamedTuple):
+    """One test case: for a functional problem one JSON value a line, and the value as JSON."""
+
+    input: str
+    output: str
+
+
+class Tests(NamedTuple):
+    """The public tests, then the private ones."""
+
+    cases: list[Test]
+    function: str | None
+    """What to call in a functional problem (of LeetCode); None: standard input to standard output."""
+
+
+# --- the data
+
+
+def files(release: str = "release_v6", data_dir: str | Path | None = None, revision: str = REVISION) -> dict[str, Path]:
+    """The files of a release, by name, oldest first.
+
+    Args:
+        release: as in the data set's loading script: `release_v6` is everything up to version 6, `v6` what
+            version 6 added, `v4_v6` what versions 4 to 6 added.
+        data_dir: a folder that holds `livecodebench/test.jsonl` and so on. Without it the folder in
+            `ATTNPO_DATA`, and without that the hub.
+        revision: of the hub's data set.
+
+    Raises:
+        AttnPOError: an unknown release; no file and no hub; a hub file with another checksum than published.
+    """
+    match = re.fullmatch(r"(release_)?v(\d)(?:_v(\d))?", release)
+    if not match or (match[1] and match[3]):
+        raise AttnPOError(f"there is no release {release!r} of LiveCodeBench; take release_v6, v6, v4_v6 or the like")
+    last = int(match[3] or match[2])
+    first = 1 if match[1] else int(match[2])
+    if not 1 <= first <= last <= len(FILES):
+        raise AttnPOError(f"release {release!r} of LiveCodeBench is unknown here; the versions are 1 to {len(FILES)}")
+    names = list(FILES)[first - 1 : last]
+    folder = data_dir or os.environ.get(DATA_VARIABLE)
+    if not folder:
+        return {name: _from_hub(name, revision) for name in names}
+    paths = {name: Path(folder).expanduser() / FOLDER / name for name in names}
+    for path in paths.values():
+        if not path.is_file():
+            raise AttnPOError(
+                f"LiveCodeBench {release}: {path} is missing; put {DATASET}'s file there, choose a release that "
+                f"needs other files, or unset {DATA_VARIABLE} to download it from the hub"
+            )
+    return paths
+
+
+@cache
+def _from_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(DATASET, name, repo_type="dataset", revision=revision))
+    except Exception as error:  # the hub's, the network's and the file system's: too many to name
+        raise AttnPOError(
+            f"LiveCodeBench: {name} of {DATASET} at {revision} is neither here nor within reach "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}); allow the hub, or set {DATA_VARIABLE} to a "
+            f"folder with {FOLDER}/{name}"
+        ) from error
+    found = sha256_file(path)
+    if revision != REVISION:
+        logger.warning("LiveCodeBench: %s is of commit %s, SHA-256 %s, not verified", name, path.parent.name, found)
+    elif found != FILES[name]:
+        raise AttnPOError(f"{path} has SHA-256 {found}, not {FILES[name]}, and is not used; delete it and try again")
+    return path
+
+
+def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[Problem]:
+    """The problems whose contest lies in a window, in the order of the files.
+
+    In a file that is not the published one, every test is read too: an error must not wait for the grading.
+
+    Args:
+        paths: of `files`.
+        start_date: first day, ISO; None: no bound.
+        end_date: last day, ISO, itself included; None: no bound.
+
+    Raises:
+        AttnPOError: a date that is none, an empty window, a line that is no problem, an id that stands twice;
+            tests as `read_tests` refuses them.
+    """
+    start, end = _day(start_date, "start_date", date.min), _day(end_date, "end_date", date.max)
+    problems: dict[str, Problem] = {}
+    own = [name for name, path in paths.items() if sha256_file(path) != FILES[name]]
+    if own:
+        logger.warning("LiveCodeBench: not the published files (their SHA-256 is another): %s", ", ".join(own))
+    for name, path in paths.items():
+        for offset, row in _rows(path):
+            problem = _problem(row, name, offset)
+            if not start <= date.fromisoformat(problem.contest_date) <= end:
+                continue
+            if problem.id in problems:
+                raise AttnPOError(f"{path}: the id {problem.id!r} stands there twice, or in another file too")
+            problems[problem.id] = problem
+            if name in own:
+                _tests(row, f"{path}: {problem.id}")
+    if not problems:
+        raise AttnPOError(f"LiveCodeBench: no problem of {', '.join(paths)} lies between {start} and {end}")
+    return list(problems.values())
+
+
+def _day(text: str | None, name: str, default: date) -> date:
+    if text is None:
+        return default
+    try:
+        return date.fromisoformat(str(text))
+    except ValueError as error:
+        raise AttnPOError(f"{name} is {text!r}; give a day as 2025-01-31") from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield offset, _row(line, f"{path}:{number}")
+            offset += len(line)
+
+
+def _row(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise AttnPOError(f"{place}: not JSON ({error}); one problem a line is expected") from error
+    missing = [field for field in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(field), str)]
+    if missing:
+        raise AttnPOError(f"{place}: a problem needs {', '.join(missing)}, each a string")
+    return row
+
+
+_FIELDS = (
+    *("question_id", "question_content", "platform", "difficulty", "contest_date", "starter_code"),
+    *("public_test_cases", "private_test_cases", "metadata"),
+)
+
+
+def _problem(row: dict[str, Any], name: str, offset: int) -> Problem:
+    try:
+        day = date.fromisoformat(row["contest_date"][:10]).isoformat()
+    except ValueError as error:
+        raise AttnPOError(f"{name}: {row['question_id']} has contest_date {row['contest_date']!r}, no date") from error
+    prompt = prompt_of(row["question_content"], row["starter_code"])
+    return Problem(row["question_id"], prompt, row["platform"], row["difficulty"], day, name, offset)
+
+
+def prompt_of(question: str, starter_code: str) -> str:
+    """The user's message: LiveCodeBench's for reasoning models (`DeepSeekR1` in `prompts/code_generation.py`).
+
+    The model's chat template puts its own marks around it; there is no system message.
+    """
+    if starter_code:
+        form, code = _WITH_STARTER_CODE, starter_code
+    else:
+        form, code = _WITHOUT_STARTER_CODE, "# YOUR CODE HERE"
+    return f"{_TASK}\n\nQuestion: {question}\n\n{form}\n```python\n{code}\n```\n\n"
+
+
+_TASK = (
+    "You will be given a question (problem specification) and will generate a correct Python program that matches the "
+    "specification and passes all tests."
+)
+_WITH_STARTER_CODE = (
+    "You will use the following starter code to write the solution to the problem and enclose your code within "
+    "delimiters."
+)
+_WITHOUT_STARTER_CODE = (
+    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
+    "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
+    "inputs, runs the algorithm and writes output to STDOUT."
+)
+
+
+def read_tests(path: Path, offset: int) -> Tests:
+    """The tests of the problem whose line begins at `offset` (bytes) of a file.
+
+    Raises:
+        AttnPOError: no tests, tests laid out otherwise, or private tests that are more than plain data.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        row = _row(file.readline(), f"{path}, byte {offset}")
+    return _tests(row, f"{path}: {row['question_id']}")
+
+
+def _tests(row: dict[str, Any], place: str) -> Tests:
+    metadata = _json(row["metadata"], place)
+    public, private = (
+        _json(row["public_test_cases"], place),
+        _json(decode_private(row["private_test_cases"], place), place),
+    )
+    if not isinstance(metadata, dict) or not isinstance(public, list) or not isinstance(private, list):
+        raise AttnPOError(f"{place}: metadata must be an object, public_test_cases and private_test_cases lists")
+    function = metadata.get("func_name")
+    cases = []
+    for case in (*public, *private):
+        if not isinstance(case, dict) or not all(isinstance(case.get(key), str) for key in Test._fields):
+            raise AttnPOError(f"{place}: a test needs input and output, each a string")
+        cases.append(Test(case["input"], case["output"]))
+        if function is not None:
+            for value in (case["output"], *case["input"].split("\n")):
+                _json(value, place)
+    if not cases:
+        raise AttnPOError(f"{place} has no tests")
+    return Tests(cases, function)
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise AttnPOError(f"{place}: its tests or metadata are not JSON ({error})") from error
+
+
+def decode_private(text: str, place: str = "private tests") -> str:
+    """The JSON of private tests, which may be wrapped: base64 of zlib of a pickled string.
+
+    A pickle is a program. So none is run: the stream is read, and only the operations that a lone string needs
+    are let through.
+
+    Raises:
+        AttnPOError: another wrapping, anything in the pickle but one string, or more than `TESTS_LIMIT` bytes.
+    """
+    if text.lstrip()[:1] in ("[", "{"):
+        return text
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(base64.b64decode(text), TESTS_LIMIT)
+    except (zlib.error, ValueError) as error:
+        raise AttnPOError(f"{place}: the private tests are no base64 of zlib ({error})") from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise AttnPOError(f"{place}: the private tests are cut off, or more than {TESTS_LIMIT} bytes when unpacked")
+    strings: list[str] = []
+    try:
+        for operation, argument, _ in islice(pickletools.genops(data), _OPERATIONS):
+            if operation.name in _STRINGS:
+                strings.append(str(argument))
+            elif operation.name not in _HARMLESS:
+                raise pickle.UnpicklingError(f"it holds {operation.name}, which a string does not need")
+        if len(strings) != 1 or operation.name != "STOP":
+            raise pickle.UnpicklingError(f"it holds {len(strings)} strings")
+    except (ValueError, pickle.UnpicklingError) as error:
+        raise AttnPOError(
+            f"{place}: the private tests are no pickle of one string ({error}); do not trust this file"
+        ) from error
+    return strings[0]
+
+
+_OPERATIONS = 16
+_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_HARMLESS = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= _LONG_INTEGER else Decimal(digits)

@@ -1,0 +1,1 @@
+"""One way to sample: prompts in; ids and finish reasons out."""

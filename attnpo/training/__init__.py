@@ -1,0 +1,1 @@
+"""Reinforcement learning on TRL: the trainer, and the run of one method and seed."""

@@ -1,0 +1,398 @@
+"""Every length reward against values worked out by hand, and what must hold for all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import ROOT
+
+from attnpo.errors import AttnPOError
+from attnpo.rewards import (
+    REWARDS,
+    Context,
+    Shaped,
+    batch_whitened,
+    check_reward,
+    context_fields,
+    grpo_advantages,
+    shape_rewards,
+)
+from attnpo.rewards.ladder import smallest_target
+from attnpo.rewards.repetition import repeats_itself
+
+# Formulas in float64: only the order of the operations may differ from the hand's.
+TOLERANCE = 1e-12
+
+
+def shaped(name: str, lengths: list[int], correct: list[int], size: int | None = None, **kwargs: Any) -> Shaped:
+    """The reward on whole groups; fields of the context go by name beside the arguments."""
+    context = {key: kwargs.pop(key) for key in list(kwargs) if key in Context.__dataclass_fields__}
+    size = size or len(lengths)
+    return shape_rewards(name, torch.tensor(lengths), torch.tensor(correct), size, kwargs, Context(**context))
+
+
+def rewards(name: str, *args: Any, **kwargs: Any) -> Any:
+    return pytest.approx(shaped(name, *args, **kwargs).rewards.tolist(), abs=TOLERANCE)
+
+
+def test_rloo_and_grpo_are_correctness() -> None:
+    for name in ("rloo", "grpo"):
+        assert rewards(name, [5, 9], [1, 0]) == [1, 0]
+    assert (REWARDS["rloo"].estimator, REWARDS["grpo"].estimator) == ("rloo", "grpo")
+
+
+def test_kimi() -> None:
+    # min 100, max 300: lambda = .5, 0, -.5, .25; wrong ones take min(0, lambda). Weight .4.
+    # correct 100: 1 + .4 * .5; wrong 200: 0; wrong 300: .4 * -.5; correct 150: 1 + .4 * .25
+    assert rewards("kimi", [100, 200, 300, 150], [1, 0, 0, 1]) == [1.2, 0, -0.2, 1.1]
+    assert rewards("kimi", [7, 7], [1, 0]) == [1, 0]  # equal lengths: no bonus
+
+
+def test_thinkprune_tightens_in_equal_parts_and_cuts() -> None:
+    # 6 steps, limits 30, 20, 10: steps 1-2, 3-4, 5-6. Lengths 10, 15, 25, 35, all correct.
+    by_step = {
+        step: shaped(
+            "thinkprune", [10, 15, 25, 35], [1, 1, 1, 1], limits=[30, 20, 10], step=step, total_steps=6
+        ).rewards.tolist()
+        for step in range(1, 8)
+    }
+    assert by_step[1] == by_step[2] == [1, 1, 1, 0]
+    assert by_step[3] == by_step[4] == [1, 1, 0, 0]
+    assert by_step[5] == by_step[6] == by_step[7] == [1, 0, 0, 0]
+    first = shaped("thinkprune", [10, 40], [0, 1], limits=[30])
+    assert first.rewards.tolist() == [0, 0]
+    assert first.cut is not None and first.cut.tolist() == [30, 30]
+    assert first.kept is None
+    with pytest.raises(AttnPOError, match=r"limits \[3, 3\]: give at least one, each below"):
+        shaped("thinkprune", [1, 2], [1, 1], limits=[3, 3])
+
+
+def test_l1() -> None:
+    told = torch.tensor([100.0, 100.0, 100.0, 100.0])
+    # exact, alpha .01: 1 - .01 * |100 - 80| = .8; wrong: -.01 * 50 = -.5; 1; 1 - .01 * 200 = -1
+    assert rewards("l1_exact", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, told=told) == [0.8, -0.5, 1, -1]
+    # max, alpha .01, delta .5: .01 * 20 + .5 = .7; wrong 0; .5; .01 * -200 + .5 < 0
+    assert rewards("l1_max", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, told=told) == [0.7, 0, 0.5, 0]
+    # a budget of 1000 tokens left is clipped at 1
+    assert rewards("l1_max", [80, 80], [1, 0], alpha=0.01, told=torch.tensor([1000, 1000])) == [1, 0]
+    for name in ("l1_exact", "l1_max"):
+        with pytest.raises(AttnPOError, match="give the method a `tell` section"):
+            shaped(name, [1, 2], [1, 0])
+
+
+def test_laser() -> None:
+    # target 100: 1 + .5, exactly at it too; past it 1; wrong -.5
+    assert rewards("laser", [100, 101, 5, 500], [1, 1, 0, 0], target=100) == [1.5, 1, -0.5, -0.5]
+    assert rewards("laser", [100, 101, 5, 500], [1, 1, 0, 0], target=100, wrong=0.0, bonus=0.2) == [1.2, 1, 0, 0]
+
+
+def test_laser_d_chooses_the_smallest_length_with_one_correct_response_expected() -> None:
+    ladder = [50, 100, 150, 200]
+    # Easy, G = 8: floor(16 / 3) = 5 correct at least; floor(5 * share) >= 1 needs a share of .2: 2 of these 10.
+    seen = [40, 90, 120, 130, 140, 150, 160, 170, 180, 190]
+    assert smallest_target(2, seen, ladder, 8) == 100
+    # Medium: floor(8 / 3) = 2, share .5: 40, 90, 120, 130, 140 are within 150 (and 150 itself).
+    assert smallest_target(1, seen, ladder, 8) == 150
+    # Hard: 1, share 1: all of them.
+    assert smallest_target(0, seen, ladder, 8) == 200
+    assert smallest_target(0, [*seen, 500], ladder, 8) == 200  # none reaches it: the longest
+    assert smallest_target(2, [], ladder, 8) == 200
+
+
+def test_laser_d_rechooses_and_carries_its_state() -> None:
+    ladder = {"lower": 50, "upper": 200, "interval": 50, "every": 2}
+    # Two groups of 3: 2 of 3 correct is easy (>= 2/3), 1 of 3 medium (>= 1/3).
+    lengths, correct = [40, 120, 160, 90, 60, 180], [1, 1, 0, 0, 0, 1]
+    first = shaped("laser_d", lengths, correct, 3, step=1, **ladder)
+    # Targets start at upper, 200: every correct one gets the bonus.
+    assert first.rewards.tolist() == [1.5, 1.5, -0.5, -0.5, -0.5, 1.5]
+    assert first.state == {"targets": [200.0] * 3, "seen": [[], [90, 60, 180], [40, 120, 160]], "chosen_at": 0}
+    second = shaped("laser_d", lengths, correct, 3, step=2, state=first.state, **ladder)
+    assert second.state is not None and second.state["seen"][1] == [90, 60, 180] * 2
+    third = shaped("laser_d", lengths, correct, 3, step=3, state=second.state, **ladder)
+    # Easy: floor(2 * share) >= 1 needs .5; within 50: 1/3, 100: 1/3, 150: 2/3 -> 150.
+    # Medium: floor(1 * share) >= 1 needs all: 60, 90, 180 -> 200. Hard: nothing seen -> 200.
+    assert third.state is not None and third.state["targets"] == [200.0, 200.0, 150.0]
+    assert third.state["seen"] == first.state["seen"] and third.state["chosen_at"] == 2
+    assert third.rewards.tolist() == [1.5, 1.5, -0.5, -0.5, -0.5, 1.5]
+    fourth = shaped("laser_d", [151, 150, 1], [1, 1, 0], step=4, state=third.state, **ladder)
+    assert fourth.rewards.tolist() == [1, 1.5, -0.5]
+    assert first.state["seen"][2] == [40, 120, 160]  # a state given in is not changed
+
+
+def test_laser_de_lets_wrong_responses_explore_unless_they_repeat() -> None:
+    ladder = {"lower": 50, "upper": 100, "interval": 50}
+    repeats = torch.tensor([False, False, True, False])
+    # Target 100 at first: correct within 1.5; wrong within -.5; wrong past it 0, but -.5 if it repeats; correct past 1
+    found = rewards("laser_de", [90, 120, 120, 120], [1, 0, 0, 1], repeats=repeats, **ladder)
+    assert found == [1.5, 0, -0.5, 1]
+    assert rewards("laser_de", [90, 80, 80, 90], [1, 0, 0, 1], repeats=repeats, **ladder) == [1.5, -0.5, -0.5, 1.5]
+    with pytest.raises(AttnPOError, match="needs `repeats`"):
+        shaped("laser_de", [1], [1])
+
+
+def test_repetition() -> None:
+    filler = list(range(100, 130))
+    assert repeats_itself([1, 2, 3, 4] * 3 + filler)
+    assert not repeats_itself([1, 2, 3, 4] * 2 + filler)
+    assert not repeats_itself([1, 2, 3, 4, *filler[:20], 1, 2, 3, 4, *filler[20:], 1, 2, 3, 4])  # too far apart
+    assert not repeats_itself([7] * 40)  # one token again and again is no 4-gram that counts
+    assert not repeats_itself([])
+
+
+def test_overlong() -> None:
+    # max 200, cache 50: nothing up to 150, then (L - 150) / 50, 1 from 200 on.
+    assert rewards("overlong", [150, 175, 200, 999, 160], [1, 1, 1, 1, 0], max_length=200, cache=50) == [
+        1,
+        0.5,
+        0,
+        0,
+        -0.2,
+    ]
+    with pytest.raises(AttnPOError, match="cache 300 must be above 0 and at most max_length 200"):
+        shaped("overlong", [1], [1], max_length=200, cache=300)
+
+
+def test_shorter() -> None:
+    # S = 120, the shortest correct one. alpha 2, beta .01: 2 - .3; 2; wrong: -.01 * 40; 2 - 1.8
+    assert rewards("shorter", [150, 120, 80, 300], [1, 1, 0, 1], beta=0.01) == [1.7, 2, -0.4, 0.2]
+    # None correct: S = mean = 20
+    assert rewards("shorter", [10, 30], [0, 0], beta=0.01, alpha=1.0) == [-0.1, -0.1]
+
+
+def test_diet() -> None:
+    # All correct: e = 0, t = 0, x = L. Mean 20, population std sqrt(200 / 3); score -z. Step 0: cos(0), so w = .5.
+    one = shaped("diet", [10, 20, 30], [1, 1, 1], step=0)
+    z = 10 / math.sqrt(200 / 3)
+    assert one.rewards.tolist() == [1, 1, 1]
+    assert one.second is not None and one.second.tolist() == pytest.approx([z, 0, -z], abs=TOLERANCE)
+    assert one.second_weight is not None and one.second_weight.tolist() == pytest.approx([0.5] * 3)
+    # Half way the cosine is at 1/2, after a half period at 0, and back after a whole one.
+    for step, share in ((50, 0.5), (100, 0.0), (200, 1.0)):
+        weight = shaped("diet", [10, 20, 30], [1, 1, 1], step=step).second_weight
+        assert weight is not None and weight.tolist() == pytest.approx([0.5 * share] * 3)
+    # Half wrong: e = .5; t between 40 and 50 of a budget of 100, so lengths up to 40 all lie within it: no spread.
+    half = shaped("diet", [10, 20, 30, 40], [1, 1, 0, 0], budget=100)
+    assert half.second is not None and half.second.tolist() == [0, 0, 0, 0]
+    assert half.second_weight is not None and half.second_weight[0] == pytest.approx(0.25, rel=1e-3)  # .5 * p
+    # Far past every target, x - t differs by a constant: z = +-1, for the correct one alone.
+    far = shaped("diet", [1000, 2000], [1, 0], budget=100)
+    assert far.second is not None and far.second.tolist() == pytest.approx([1, 0], abs=TOLERANCE)
+
+
+def test_diet_draws_from_seed_and_step_alone() -> None:
+    lengths, correct = list(range(30, 110, 10)), [1, 0, 1, 0, 1, 0, 1, 0]
+    scores = {
+        key: shaped("diet", lengths, correct, budget=150, seed=key[0], step=key[1]).second.tolist()  # type: ignore[union-attr]
+        for key in ((0, 1), (0, 2), (1, 1))
+    }
+    again = shaped("diet", lengths, correct, budget=150, seed=0, step=1).second
+    assert again is not None and again.tolist() == scores[0, 1]
+    assert len({tuple(s) for s in scores.values()}) == 3
+
+
+def test_dler() -> None:
+    # Limit 100: group 1 keeps both kinds; group 2 loses its only correct one and is dropped; group 3 all correct.
+    found = shaped("dler", [90, 101, 50, 200, 90, 100], [1, 1, 0, 1, 1, 1], 2, limit=100)
+    assert found.rewards.tolist() == [1, 0, 0, 0, 1, 1]
+    assert found.kept is not None and found.kept.tolist() == [True, True, False, False, False, False]
+    assert found.cut is not None and found.cut.tolist() == [100] * 6
+
+
+def test_dot() -> None:
+    # 7 times 100, once 400: mean 137.5, sample std 106.07, T = floor(137.5 + 2 * 106.07) = 349; 400 - 349 >= 32.
+    lengths = [100] * 7 + [400]
+    found = shaped("dot", lengths, [1] * 8, std_multiplier=2.0)
+    assert found.rewards.tolist() == [1] * 7 + [0]
+    assert found.cut is not None and found.cut.tolist() == [100] * 7 + [349]
+    assert found.kept is not None and found.kept.all()
+    # One token short of the margin, one wrong response, equal lengths: nothing is cut and the groups are dropped
+    # unless they have both kinds.
+    for others, correct, changes, kept in (
+        (lengths, [1] * 8, {"margin": 52}, False),
+        (lengths, [0] + [1] * 7, {}, True),
+        ([100] * 8, [1] * 8, {"margin": 0}, False),
+        (lengths, [0] * 8, {}, False),
+    ):
+        same = shaped("dot", others, correct, std_multiplier=2.0, **changes)
+        assert same.rewards.tolist() == correct
+        assert same.cut is not None and same.cut.tolist() == others
+        assert same.kept is not None and same.kept.tolist() == [kept] * 8
+
+
+def test_dot_refuses_a_multiplier_that_no_length_can_reach() -> None:
+    # (8 - 1) / sqrt(8) = 2.47
+    with pytest.raises(AttnPOError, match=r"std_multiplier 3\.0 can cut nothing in groups of 8.* 2\.47 std"):
+        shaped("dot", [100] * 8, [1] * 8)
+    assert shaped("dot", [1] * 31 + [10_000], [1] * 32).rewards.tolist() == [1] * 31 + [0]
+    assert shaped("dot", [5], [1]).rewards.tolist() == [1]  # single rollouts of an evaluation
+
+
+@given(st.integers(2, 12).flatmap(lambda n: st.lists(st.integers(1, 1000), min_size=n, max_size=n)))
+def test_no_length_is_further_than_that_from_the_mean(lengths: list[int]) -> None:
+    values = torch.tensor(lengths, dtype=torch.float64)
+    n = len(lengths)
+    assert values.max() - values.mean() <= (n - 1) / math.sqrt(n) * values.std() + 1e-9
+
+
+def test_grpo_advantages() -> None:
+    # Mean .5, sample std of 1, 0: sqrt(.5)
+    std = math.sqrt(0.5)
+    expected = [0.5 / (std + 1e-4), -0.5 / (std + 1e-4)]
+    assert grpo_advantages(torch.tensor([1.0, 0.0]), 2).tolist() == pytest.approx(expected, abs=TOLERANCE)
+    assert grpo_advantages(torch.full((3,), 0.9), 3).tolist() == [0, 0, 0]
+
+
+def test_batch_whitening_counts_tokens_and_leaves_out_what_weighs_nothing() -> None:
+    # Tokens 1, 3, 4, 0: mean = (.5 - 1.5 + 2) / 8 = .125; squares: (.375**2 + 3 * .625**2 + 4 * .375**2) / 7
+    advantages, tokens = torch.tensor([0.5, -0.5, 0.5, 7.0]), torch.tensor([1, 3, 4, 0])
+    std = math.sqrt((5 * 0.375**2 + 3 * 0.625**2) / 7 + 1e-8)
+    expected = [0.375 / std, -0.625 / std, 0.375 / std, 0]
+    assert batch_whitened(advantages, tokens).tolist() == pytest.approx(expected, abs=TOLERANCE)
+    assert batch_whitened(torch.full((3,), 0.25), torch.tensor([1, 2, 3])).tolist() == [0, 0, 0]
+    assert batch_whitened(torch.ones(2), torch.zeros(2)).tolist() == [0, 0]
+    with pytest.raises(AttnPOError, match="weights .* must match"):
+        batch_whitened(torch.ones(2), torch.ones(3))
+
+
+# what must hold for all
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "thinkprune": {"limits": [150, 100]},
+    "laser": {"target": 100},
+    "laser_d": {"lower": 60, "upper": 190, "interval": 10},
+    "laser_de": {"lower": 60, "upper": 190, "interval": 10},
+    "overlong": {"max_length": 192, "cache": 64},
+    "shorter": {"beta": 0.005},
+    "diet": {"budget": 192, "half_period": 75},
+    "dler": {"limit": 120},
+    "dot": {"std_multiplier": 0.5, "margin": 4},
+    "l1_exact": {"alpha": 0.005},
+    "l1_max": {"alpha": 0.005},
+}
+CORRECT_NEVER_LESS = {"rloo", "grpo", "tlmre", "kimi", "thinkprune", "l1_max", "laser", "laser_d", "laser_de", "dler"}
+"""Rewards where within a group no wrong response earns more than a correct one, by their formula."""
+
+groups = st.integers(2, 8).flatmap(
+    lambda size: st.tuples(
+        st.lists(st.integers(1, 192), min_size=size, max_size=size),
+        st.one_of(
+            st.lists(st.integers(0, 1), min_size=size, max_size=size),
+            st.sampled_from([[0] * size, [1] * size, [1] + [0] * (size - 1)]),
+        ),
+        st.permutations(range(size)),
+    )
+)
+
+
+def on_group(name: str, lengths: list[int], correct: list[int], order: list[int], **changes: Any) -> Shaped:
+    told = torch.full((len(lengths),), 90)
+    repeats = torch.tensor([n % 3 == 0 for n in lengths])[order]
+    picked = [lengths[i] for i in order], [correct[i] for i in order]
+    return shaped(name, *picked, told=told, repeats=repeats, total_steps=10, **SMALL.get(name, {}), **changes)
+
+
+def finite(result: Shaped) -> bool:
+    parts = (result.rewards, result.second, result.second_weight)
+    return all(bool(part.isfinite().all()) for part in parts if part is not None)
+
+
+@pytest.mark.parametrize("name", REWARDS)
+@settings(max_examples=40)
+@given(groups, st.integers(1, 10))
+def test_every_reward_is_finite_and_does_not_look_at_the_order(
+    name: str, group: tuple[list[int], list[int], list[int]], step: int
+) -> None:
+    lengths, correct, order = group
+    plain = on_group(name, lengths, correct, list(range(len(order))), step=step)
+    mixed = on_group(name, lengths, correct, order, step=step)
+    assert finite(plain)
+    assert plain.rewards.shape == (len(lengths),)
+    assert plain.rewards.dtype == torch.float64
+    # sums over the group run in another order
+    assert torch.allclose(plain.rewards[order], mixed.rewards, atol=1e-9)
+    for one, other in ((plain.kept, mixed.kept), (plain.cut, mixed.cut)):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert torch.equal(one[order], other)
+    if plain.cut is not None:
+        gone = torch.tensor(lengths) > plain.cut
+        assert not plain.rewards[gone].any()
+
+
+@pytest.mark.parametrize("name", sorted(CORRECT_NEVER_LESS))
+@settings(max_examples=40)
+@given(groups)
+def test_a_correct_response_never_earns_less_than_a_wrong_one(
+    name: str, group: tuple[list[int], list[int], list[int]]
+) -> None:
+    lengths, correct, _ = group
+    found = on_group(name, lengths, correct, list(range(len(lengths)))).rewards
+    right, wrong = found[torch.tensor(correct) == 1], found[torch.tensor(correct) == 0]
+    if name not in {"thinkprune", "dler"} and len(right) and len(wrong):
+        assert right.min() >= wrong.max()
+    assert not len(wrong) or not len(right) or right.max() >= wrong.max()
+
+
+@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("correct", [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1]])
+def test_equal_lengths_say_nothing_but_correctness(name: str, correct: list[int]) -> None:
+    found = on_group(name, [90] * 4, correct, [0, 1, 2, 3])
+    assert finite(found)
+    assert found.second is None or not found.second.any()
+    for value in (0, 1):
+        assert len({r for r, c in zip(found.rewards.tolist(), correct, strict=True) if c == value}) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(set(REWARDS) - {"diet"}))
+def test_groups_do_not_see_each_other(name: str) -> None:
+    lengths, correct = [90, 130, 60, 100, 20, 180, 80, 70], [1, 1, 0, 1, 1, 1, 1, 1]
+    told, repeats = torch.full((8,), 90), torch.tensor([False] * 8)
+    together = shaped(name, lengths, correct, 4, told=told, repeats=repeats, **SMALL.get(name, {}))
+    for start in (0, 4):
+        part = slice(start, start + 4)
+        alone = shaped(
+            name, lengths[part], correct[part], told=told[part], repeats=repeats[part], **SMALL.get(name, {})
+        )
+        assert torch.equal(together.rewards[part], alone.rewards)
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_shapes_and_values_are_checked(name: str) -> None:
+    context = {"told": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
+    with pytest.raises(AttnPOError, match="groups of 3"):
+        shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
+    with pytest.raises(AttnPOError, match="correct holds 2"):
+        shaped(name, [1, 2, 3, 4], [1, 0, 2, 0], 4, **SMALL.get(name, {}), **context)
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_arguments_are_checked_before_training(name: str) -> None:
+    check_reward(name, SMALL.get(name, {}), 8)
+    with pytest.raises(AttnPOError, match=f"reward '{name}' has no argument 'wait'"):
+        check_reward(name, {"wait": 1}, 8)
+
+
+def test_a_context_field_is_no_argument_and_values_are_tried() -> None:
+    with pytest.raises(AttnPOError, match="reward 'diet' has no argument 'step'; it has budget, half_period, weight"):
+        check_reward("diet", {"step": 3}, 8)
+    with pytest.raises(AttnPOError, match="no reward 'tlmr'; there are rloo, grpo"):
+        check_reward("tlmr", {}, 8)
+    with pytest.raises(AttnPOError, match="target -1 must be finite and at least 0"):
+        check_reward("laser", {"target": -1}, 8)
+    for name in REWARDS:
+        assert context_fields(name) <= set(Context.__dataclass_fields__)
+
+
+def test_the_documentation_has_a_row_for_each() -> None:
+    lines = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8").splitlines()
+    rows = {cells[1].strip(" `"): cells for line in lines if len(cells := line.split("|")) == 7}
+    assert set(REWARDS) <= set(rows)
+    for name, reward in REWARDS.items():
+        assert rows[name][3].strip(" `") == reward.estimator

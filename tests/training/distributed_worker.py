@@ -1,0 +1,85 @@
+"""One process of tests/test_distributed.py: one training step, what it saw written to a JSON file of its rank."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+from fakes import correctness
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.run import leave_process_group
+from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
+
+LIMIT = 45
+"""Tokens that `dler` keeps."""
+
+
+def main(out: Path, full_forward: bool, length_reward: str) -> None:
+    short = [p for p in problems.load("train") if p.chain <= 3][:40]
+    config = AttnPOConfig(
+        output_dir=str(out / "trainer"),
+        max_steps=1,
+        num_generations=8,  # a group lies on both processes
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_completion_length=128,
+        learning_rate=1e-3,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        report_to="none",
+        logging_steps=1,
+        save_strategy="no",
+        heads=[[2, 5], [3, 0]],
+        min_step_chars=1,
+        lone_trigger_chars=1,
+        credit={"warmup_steps": 0},
+        scoring_full_forward=full_forward,
+        length_reward=length_reward,
+        length_reward_args={"limit": LIMIT} if length_reward == "dler" else None,
+    )
+    trainer = AttnPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(MODEL_DIR),
+        reward_funcs=correctness,
+        args=config,
+        train_dataset=datasets.Dataset.from_list(
+            [{"prompt": [{"role": "user", "content": p.text}], "answer": p.answer} for p in short]
+        ),
+        processing_class=AutoTokenizer.from_pretrained(MODEL_DIR),
+    )
+    seen: dict[str, Any] = {}
+    generate = trainer._generate_and_score_completions
+
+    def spy(inputs: Any) -> Any:
+        output = generate(inputs)
+        local = trainer._rollouts["local"]
+        seen["prompts"] = [example["prompt"][0]["content"] for example in inputs]
+        seen["lengths"] = [len(ids) for ids in trainer._rollouts["ids"]]
+        seen["correct"] = trainer._rollouts["correct"].int().tolist()
+        seen["group_accuracy"] = trainer._rollouts["group_accuracy"].tolist()
+        seen["last_token_advantage"] = [
+            output["advantages"][row, kept - 1].item()
+            for row, kept in enumerate(trainer._rollouts["cut"][local].tolist())
+        ]
+        seen["items"] = int(output["num_items_in_batch"])
+        seen["loss_tokens"] = output["completion_mask"].sum(1).tolist()
+        seen["least_gamma"] = float(
+            (output["advantages"].abs().amin(1) / output["advantages"].abs().amax(1)).nan_to_num(1).min()
+        )
+        return output
+
+    trainer._generate_and_score_completions = spy  # type: ignore[method-assign]
+    trainer.train()
+    seen["logged_advantages"] = list(trainer._logs["advantages"])
+    seen["log"] = trainer.state.log_history[0]
+    (out / f"rank{trainer.accelerator.process_index}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] == "full", sys.argv[3])
+    leave_process_group()

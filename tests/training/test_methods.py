@@ -1,0 +1,292 @@
+"""Every method trains on the embedded model, with what it needs beside a reward; the trainer's parts, each alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from fakes import correctness
+from test_baselines import SMALL
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from attnpo.errors import AttnPOError
+from attnpo.method.credit import oracle_scores
+from attnpo.probing.labels import oracle_labels
+from attnpo.problems.training_sets import Item
+from attnpo.rewards import REWARDS, LengthReward, Shaped, batch_whitened, grpo_advantages
+from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
+
+ITEMS = {p.id: Item(p.id, p.text, p.answer, p) for p in problems.load("train") if p.chain <= 2}
+ROWS = [
+    {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "told": 40}
+    for item in list(ITEMS.values())[:8]
+]
+SETTINGS: dict[str, Any] = {
+    "max_steps": 2,
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 48,
+    "learning_rate": 1e-3,
+    "bf16": False,
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "attnpo": False,
+    "heads": [[2, 1], [3, 0]],
+    "min_step_chars": 1,
+    "lone_trigger_chars": 1,
+    "credit": {"warmup_steps": 0},
+}
+
+
+def every_other(completions: list[Any], **_: Any) -> list[float]:
+    """Correctness made up: half of each group."""
+    return [float(i % 2 == 0) for i in range(len(completions))]
+
+
+def made(folder: Path, reward: Any = correctness, **changes: Any) -> AttnPOTrainer:
+    labels = changes.pop("step_labels", None)
+    return AttnPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(MODEL_DIR),
+        reward_funcs=reward,
+        args=AttnPOConfig(output_dir=str(folder), **SETTINGS | changes),
+        train_dataset=datasets.Dataset.from_list(ROWS),
+        processing_class=AutoTokenizer.from_pretrained(MODEL_DIR),
+        step_labels=labels,
+    )
+
+
+def watched(trainer: AttnPOTrainer) -> list[dict[str, Any]]:
+    """What the trainer hands to the loss, a generation each, with TRL's advantages before ours."""
+    seen: list[dict[str, Any]] = []
+    generate, advantages = trainer._generate_and_score_completions, trainer._advantages
+
+    def spy_advantages(plain: torch.Tensor) -> torch.Tensor:
+        seen.append({"plain": plain.clone()})
+        return advantages(plain)
+
+    def spy(inputs: Any) -> Any:
+        output = generate(inputs)
+        seen[-1] |= {**output, "rollouts": dict(trainer._rollouts), "inputs": inputs}
+        return output
+
+    trainer._advantages = spy_advantages  # type: ignore[method-assign]
+    trainer._generate_and_score_completions = spy  # type: ignore[method-assign]
+    return seen
+
+
+CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("diet", True)]
+
+
+@pytest.mark.parametrize(("name", "attnpo"), CASES)
+def test_every_method_trains(tmp_path: Path, name: str, attnpo: bool) -> None:
+    small = SMALL.get(name, {}) | ({"limit": 40} if name == "dler" else {})
+    trainer = made(tmp_path, every_other, length_reward=name, length_reward_args=small, attnpo=attnpo)
+    seen = watched(trainer)
+    before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "reward" in entry] == [1, 2]
+    assert len(seen) == 2
+    for output in seen:
+        assert output["advantages"].isfinite().all()
+        assert output["num_items_in_batch"] == output["completion_mask"].sum()
+    after = trainer.model.state_dict()
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def with_reward(monkeypatch: pytest.MonkeyPatch, shaped: Any, estimator: str = "rloo") -> None:
+    """A made-up reward under the name `made_up`."""
+    monkeypatch.setitem(REWARDS, "made_up", LengthReward(shaped, estimator))
+
+
+def test_cut_and_dropped_tokens_leave_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_group_cut_at_ten(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> Shaped:
+        first = torch.arange(len(lengths)) < group_size
+        return Shaped(
+            correct.double() * ~first, kept=torch.tensor([True] * 4 + [False] * 4), cut=torch.where(first, 10, lengths)
+        )
+
+    with_reward(monkeypatch, first_group_cut_at_ten)
+    trainer = made(tmp_path, length_reward="made_up", max_steps=1, loss_type="dapo")
+    seen = watched(trainer)
+    losses = []
+    compute = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: losses.append(compute(model, inputs)) or losses[-1]  # type: ignore
+    trainer.train()
+    output = seen[0]
+    mask = output["completion_mask"]
+    assert mask[:4].sum(1).tolist() == [10] * 4
+    assert mask[:4, :10].all()
+    assert not mask[4:].any()
+    assert output["num_items_in_batch"] == 40
+    assert not output["advantages"][4:].any()
+    assert not output["rollouts"]["correct"][:4].any()  # cut, so wrong, whatever the grader said
+    assert output["rollouts"]["group_accuracy"][:4].tolist() == [0] * 4
+    entry = trainer.state.log_history[0]
+    assert (entry["rollouts/cut_share"], entry["rollouts/kept_share"]) == (0.5, 0.5)
+    # On policy: minus the mean of the advantages over the tokens that are left.
+    assert losses[0].item() == pytest.approx(-(output["advantages"] * mask).sum().item() / 40, abs=1e-6)
+
+
+def test_a_second_advantage_is_normalised_alone_and_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, weight = torch.arange(8.0, dtype=torch.float64) ** 2, torch.full((8,), 0.25, dtype=torch.float64)
+
+    def with_second(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> Shaped:
+        return Shaped(correct.double(), second=second, second_weight=weight)
+
+    with_reward(monkeypatch, with_second, "grpo")
+    trainer = made(tmp_path, every_other, length_reward="made_up", max_steps=1)
+    seen = watched(trainer)
+    trainer.train()
+    expected = seen[0]["plain"] + 0.25 * grpo_advantages(second, 4).float()
+    assert torch.equal(seen[0]["advantages"][:, 0], expected)
+    assert trainer.args.scale_rewards == "group"
+
+
+def test_batch_whitening_is_over_the_tokens_that_are_kept(tmp_path: Path) -> None:
+    limit = 40
+    trainer = made(tmp_path, every_other, length_reward="dler", length_reward_args={"limit": limit}, max_steps=1)
+    seen = watched(trainer)
+    trainer.train()
+    output, rollouts = seen[0], seen[0]["rollouts"]
+    assert (trainer.args.advantage_estimator, trainer.args.scale_rewards) == ("batch", "none")
+    lengths = torch.tensor([len(ids) for ids in rollouts["ids"]])
+    weights = lengths.clamp(max=limit) * rollouts["kept"]
+    expected = batch_whitened(output["plain"], weights).float()
+    assert torch.allclose(output["advantages"][:, 0], expected)
+    tokens = output["completion_mask"].double()
+    assert tokens.sum(1).tolist() == weights.tolist()
+    if tokens.any():  # mean 0 and variance 1 over the tokens in the loss
+        assert (output["advantages"] * tokens).sum().item() == pytest.approx(0, abs=1e-4)
+
+
+def test_the_told_length_reaches_the_reward(tmp_path: Path) -> None:
+    trainer = made(tmp_path, every_other, length_reward="l1_exact", length_reward_args={"alpha": 0.01}, max_steps=1)
+    seen = watched(trainer)
+    trainer.train()
+    rollouts = seen[0]["rollouts"]
+    distance = torch.tensor([abs(len(ids) - 40) for ids in rollouts["ids"]], dtype=torch.float64)
+    correct = torch.tensor([1.0, 0.0] * 4, dtype=torch.float64)
+    assert torch.allclose(rollouts["shaped"].rewards, correct - 0.01 * distance)
+    for row in seen[0]["inputs"]:
+        row["told"] = None
+    with pytest.raises(AttnPOError, match="l1_exact needs the length told in each prompt"):
+        trainer._context("l1_exact", seen[0]["inputs"], rollouts["ids"])
+
+
+def test_a_state_is_carried_by_checkpoints_and_resumes_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counting(lengths, correct, group_size, *, step=1, state=None):  # type: ignore[no-untyped-def]
+        count, total = (state or {}).get("count", 0) + 1, (state or {}).get("total", 0.0) + float(lengths.sum()) / 3
+        return Shaped(correct.double() + total / 1000 * lengths, state={"count": count, "total": total, "step": step})
+
+    with_reward(monkeypatch, counting)
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "length_reward": "made_up"}
+    straight = made(tmp_path / "run", **saving)
+    straight.train()
+    assert straight.reward_state["count"] == straight.reward_state["step"] == 4
+    stored = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert stored["stateful_callbacks"]["_RewardState"]["attributes"]["reward_state"]["count"] == 2
+    resumed = made(tmp_path / "run", **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert resumed.reward_state == straight.reward_state
+    one, other = straight.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_evaluation_changes_no_state_and_cuts_nothing(tmp_path: Path) -> None:
+    trainer = made(
+        tmp_path,
+        length_reward="laser_d",
+        length_reward_args=SMALL["laser_d"],
+        num_generations_eval=2,
+        per_device_eval_batch_size=4,
+    )
+    trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))
+    assert trainer.reward_state == {}
+    cutting = made(tmp_path, length_reward="thinkprune", length_reward_args={"limits": [5]}, num_generations_eval=2)
+    seen = watched(cutting)
+    metrics = cutting.evaluate(datasets.Dataset.from_list(ROWS[:4]))
+    assert metrics["eval_rollouts/cut_share"] == 0
+    assert seen[0]["completion_mask"].sum(1).min() > 5
+
+
+def test_rounding_chooses_neither_pa_nor_na(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In float32 the mean of 3 times .9 is not .9, and GRPO's small std blows the difference up.
+    values = torch.full((3,), 0.9)
+    assert (values - values.mean()).abs().max() > 0
+
+    def all_equal(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> torch.Tensor:
+        return torch.full((len(lengths),), 0.9, dtype=torch.float64)
+
+    def all_right(completions: list[Any], **_: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    with_reward(monkeypatch, all_equal, "grpo")
+    shape = {"num_generations": 3, "per_device_train_batch_size": 6}
+    trainer = made(tmp_path, all_right, length_reward="made_up", attnpo=True, max_steps=1, **shape)
+    seen = watched(trainer)
+    trainer.train()
+    assert seen[0]["plain"].abs().max() > 1e-5
+    entry = trainer.state.log_history[0]
+    assert (entry["attnpo/mean_gamma"], entry["attnpo/pa_token_share"], entry["attnpo/na_token_share"]) == (1, 0, 0)
+
+
+def test_oracle_labels_take_the_place_of_attention(tmp_path: Path) -> None:
+    assert oracle_scores([True, False]).tolist() == [1, 0]
+    with pytest.raises(AttnPOError, match="there are no labels; pass step_labels"):
+        made(tmp_path, attnpo=True, heads=None, step_scores="oracle")
+
+    def labels(row: Any, texts: Any) -> list[bool]:
+        return oracle_labels(ITEMS[row["id"]], texts)
+
+    def by_length(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> torch.Tensor:
+        return -lengths / 100.0  # so that the advantages of correct responses have both signs, whoever is right
+
+    with pytest.MonkeyPatch.context() as patch:
+        with_reward(patch, by_length)
+        trainer = made(
+            tmp_path,
+            length_reward="made_up",
+            attnpo=True,
+            heads=None,
+            step_scores="oracle",
+            step_labels=labels,
+            max_steps=1,
+            max_completion_length=160,
+        )
+        seen = watched(trainer)
+        trainer.train()
+    output = seen[0]
+    spared = 0
+    for row, ids in enumerate(output["rollouts"]["ids"]):
+        steps, plain = trainer_steps(trainer, ids), output["plain"][row] * (4 / 3)
+        if steps is None or not output["rollouts"]["correct"][row] or len(steps.steps) < 2:
+            continue
+        essential = labels(output["inputs"][row], [steps.text[s.start : s.end] for s in steps.steps])
+        p = float(output["rollouts"]["group_accuracy"][row])
+        for place, step in enumerate(steps.step_of_token):
+            gamma = 1.0
+            if step >= 0 and plain > 0 and not essential[step]:
+                gamma = 1 - p**2
+            elif step >= 0 and plain < 0 and essential[step]:
+                gamma, spared = 0.0, spared + 1
+            assert output["advantages"][row, place].item() == pytest.approx(gamma * plain.item(), abs=1e-6)
+    assert spared > 0
+
+
+def trainer_steps(trainer: AttnPOTrainer, ids: list[int]) -> Any:
+    from attnpo.method.steps import align_steps
+
+    return align_steps(ids, trainer._bytes_table, "corrected", 1, 1)

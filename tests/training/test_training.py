@@ -1,0 +1,198 @@
+"""`attnpo train` on the embedded model: outputs, and a run killed without warning that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from attnpo.errors import AttnPOError
+from attnpo.method.attention import all_heads
+from attnpo.probing.heads import HeadRanking, RankedHead
+from attnpo.problems.training_sets import Item
+from attnpo.runs.profile import load_profile
+from attnpo.sampling.generation import load_model
+from attnpo.training.run import choose_heads, last_checkpoint, run_training, training_config, training_rows
+from attnpo.training.settings import TellSection
+
+RUN = """
+import sys
+from pathlib import Path
+from attnpo.runs.profile import load_profile
+from attnpo.training.run import run_training
+run_training(load_profile(sys.argv[1]), "attnpo", 3, None, Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Path:
+    mapping = {
+        "name": "mini",
+        "steps": {"phrases": "corrected", "min_chars": 1, "lone_trigger_chars": 1},
+        "probe": {"problems": 8, "samples": 2, "max_completion_tokens": 96},
+        "train": {
+            "steps": 6,
+            "prompts_per_step": 2,
+            "group_size": 4,
+            "learning_rate": 1.0e-3,
+            "max_completion_tokens": 96,
+            "save_steps": 2,
+        },
+        "methods": {
+            "tlmre": {"label": "TLMRE", "reward": "tlmre"},
+            "attnpo": {
+                "label": "AttnPO",
+                "reward": "tlmre",
+                "attnpo": True,
+                "heads": [[2, 1], [3, 0]],
+                "credit": {"warmup_steps": 2},
+            },
+            "top": {"label": "top", "reward": "tlmre", "attnpo": True},
+        },
+        "evaluate": {"tasks": ["attnpo_testbed"], "samples": 1, "max_completion_tokens": 96, "batch_size": 8},
+    }
+    path = tmp_path / "mini.yaml"
+    path.write_text(yaml.safe_dump(mapping))
+    return path
+
+
+def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_file: Path, tmp_path: Path) -> None:
+    straight = run_training(load_profile(str(profile_file)), "attnpo", 3, None, tmp_path / "straight")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(profile_file), str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 240
+    while last_checkpoint(killed / "checkpoints") is None:
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()[-2000:]
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "model").exists()
+    resumed = run_training(load_profile(str(profile_file)), "attnpo", 3, None, killed)
+
+    one, other = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for folder in (tmp_path / "straight", killed):
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log if "reward" in entry] == [1, 2, 3, 4, 5, 6]
+        assert {"steps/essential", "steps/redundant", "attnpo/mean_gamma", "phrases/doubt"} <= log[0].keys()
+        assert not (folder / "checkpoints").exists()
+
+
+def test_top_heads_need_the_probe(profile_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(AttnPOError, match="run `attnpo probe` first"):
+        run_training(load_profile(str(profile_file)), "top", 0, None, tmp_path)
+
+
+def test_the_profile_decides_every_argument(profile_file: Path, tmp_path: Path) -> None:
+    profile = load_profile(str(profile_file))
+    config = training_config(profile, "attnpo", 5, [[2, 1]], tmp_path)
+    assert (config.seed, config.max_steps, config.learning_rate, config.num_generations) == (5, 6, 1e-3, 4)
+    assert (config.per_device_train_batch_size, config.generation_batch_size) == (8, 8)
+    assert config.credit_config().warmup_steps == 2
+    plain = training_config(profile, "tlmre", 5, None, tmp_path)
+    assert not plain.attnpo
+    profile.train.grpo.update({"gradient_accumulation_steps": 4})
+    assert training_config(profile, "tlmre", 5, None, tmp_path).per_device_train_batch_size == 2
+    profile.train.grpo.update({"gradient_accumulation_steps": 3})
+    with pytest.raises(AttnPOError, match="8 rollouts a step do not divide by 3"):
+        training_config(profile, "tlmre", 5, None, tmp_path)
+    profile.train.grpo.update({"gradient_acumulation_steps": 2})
+    with pytest.raises(AttnPOError, match="train.grpo.gradient_acumulation_steps: TRL's GRPOConfig has no such"):
+        training_config(profile, "tlmre", 5, None, tmp_path)
+
+
+def test_a_method_s_own_settings_go_over_the_profile_s(profile_file: Path, tmp_path: Path) -> None:
+    profile = load_profile(str(profile_file))
+    section = dataclasses.replace(
+        profile.methods["tlmre"],
+        estimator="grpo",
+        phrases="published",
+        grpo={"epsilon_high": 0.28, "learning_rate": 2e-6},
+    )
+    profile.methods["mine"] = section
+    config = training_config(profile, "mine", 5, None, tmp_path)
+    assert (config.epsilon_high, config.learning_rate, config.phrases) == (0.28, 2e-6, "published")
+    assert (config.advantage_estimator, config.scale_rewards) == ("grpo", "group")
+    plain = training_config(profile, "tlmre", 5, None, tmp_path)
+    assert (plain.advantage_estimator, plain.scale_rewards, plain.phrases) == ("rloo", "none", "corrected")
+    profile.methods["mine"] = dataclasses.replace(section, grpo={"epsilon_hi": 0.28})
+    with pytest.raises(AttnPOError, match="methods.mine.grpo.epsilon_hi: TRL's GRPOConfig has no such"):
+        training_config(profile, "mine", 5, None, tmp_path)
+
+
+def test_heads_are_chosen_as_the_method_says(profile_file: Path, tmp_path: Path) -> None:
+    profile = load_profile(str(profile_file))
+    model, _ = load_model("testbed")
+    ranked = tuple(
+        RankedHead(layer, head, 0.5 + (8 * layer + head) / 100, 0.0, 1.0) for layer, head in all_heads(model)
+    )
+    heads_file = tmp_path / "heads.json"
+    HeadRanking("testbed", None, "corrected", 1, "made up", 1, 1, ranked).save(heads_file)
+
+    def chosen(seed: int = 0, file: Path | None = heads_file, **changes: Any) -> list[list[int]] | None:
+        profile.methods["mine"] = dataclasses.replace(profile.methods["attnpo"], **changes)
+        return choose_heads(profile, "mine", seed, file, model)
+
+    assert chosen(heads="top") == [[3, 7], [3, 6], [3, 5]]
+    assert chosen(heads="top", n_heads=1) == [[3, 7]]
+    assert chosen(heads="worst", n_heads=2) == [[0, 1], [0, 0]]
+    assert chosen(heads="all", file=None) == [[layer, head] for layer in range(4) for head in range(8)]
+    drawn = {seed: chosen(heads="random", seed=seed, file=None) for seed in range(5)}
+    assert drawn[3] == chosen(heads="random", seed=3, file=None)
+    assert len({str(heads) for heads in drawn.values()}) > 1
+    assert all(heads is not None and len({tuple(head) for head in heads}) == 3 for heads in drawn.values())
+    assert chosen(heads="oracle", file=None) is None
+    assert chosen(heads=[(2, 1)], file=None) == [[2, 1]]
+    with pytest.raises(AttnPOError, match="n_heads 33, but the model has 32"):
+        chosen(heads="random", n_heads=33)
+    with pytest.raises(AttnPOError, match="takes the probe's worst heads; run `attnpo probe` first"):
+        chosen(heads="worst", file=None)
+
+
+def test_lengths_told_are_in_the_prompt_and_in_the_column(profile_file: Path) -> None:
+    items = [Item(str(i), f"Problem {i}.", "1") for i in range(50)]
+    assert training_rows(items, None, 0)[3] == {
+        "prompt": [{"role": "user", "content": "Problem 3."}],
+        "answer": "1",
+        "id": "3",
+    }
+    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    rows = training_rows(items, tell, 0)
+    for row in rows:
+        assert row["prompt"][0]["content"] == f"Problem {row['id']}. Think for {row['told']} tokens."
+    assert {row["told"] for row in rows} <= set(range(40, 61))
+    assert len({row["told"] for row in rows}) > 10
+    assert rows == training_rows(items, tell, 0) != training_rows(items, tell, 1)
+    assert tell.instruct("", tell.evaluate) == " Think for 50 tokens."
+
+
+def test_oracle_and_told_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
+    profile = load_profile(str(profile_file))
+    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    profile.methods["mine"] = dataclasses.replace(profile.methods["attnpo"], reward="l1_max", tell=tell, heads="oracle")
+    short = dataclasses.replace(profile, train=dataclasses.replace(profile.train, steps=1, save_steps=1))
+    model = run_training(short, "mine", 3, None, tmp_path / "run")
+    assert (model / "config.json").is_file()
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (4, '{"global_step": 4}')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-12").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
