@@ -1,30 +1,36 @@
-"""Step scores to factors on the advantage: baseline score, positive and negative attenuation (PA, NA).
+"""Credit: rewards of whole groups to advantages (`assign`), and those to advantages of tokens (`rescale`).
 
-Pure tensors, one response at a time. Rescaling is meant for CORRECT responses only; the caller leaves the
-others at factor 1. Source: AttnPO, arXiv 2602.09953, and its published code (NieSYsc20/AttnPO, commit
-8570952).
+These two functions are the method; a trainer samples, calls `assign`, scores the steps with the Key-Focus Heads
+(`attnpo.method.scores`) and calls `rescale`. Only correct responses are rescaled. Source: AttnPO, arXiv 2602.09953, and
+its published code (NieSYsc20/AttnPO, commit 8570952).
+
+Shapes: N responses in groups of G, one group after the other; B of them on this process; K steps and T tokens of a
+response.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError
+from attnpo.method.advantages import ESTIMATORS, as_groups, batch_whitened
+from attnpo.method.steps import TokenSteps
 
-READINGS = ("published", "summary")
+VARIANTS = ("published", "summary")
 
 
 @dataclass(frozen=True)
 class CreditConfig:
     """Constants of the rescaling; the defaults are those of the authors' published code.
 
-    Raises AttnPOError for a value out of its range.
+    Raises:
+        AttnPOError: a value out of its range.
     """
 
     baseline_exponent: float = 2.0
@@ -43,14 +49,14 @@ class CreditConfig:
     """Hold PA back by difficulty; off: PA from the first step on."""
     difficulty: bool = True
     """Off: both powers of p are taken as 1 (as if every problem were solved); the schedule is not touched."""
-    reading: Literal["published", "summary"] = "published"
+    variant: Literal["published", "summary"] = "published"
     """Formula and schedule of PA: as in the published code, or as a summary of the paper prints them."""
     min_steps: int = 2
     """Responses with fewer steps are left alone."""
 
     def __post_init__(self) -> None:
-        if self.reading not in READINGS:
-            raise AttnPOError(f"reading {self.reading!r} is unknown: choose one of {', '.join(READINGS)}")
+        if self.variant not in VARIANTS:
+            raise AttnPOError(f"variant {self.variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
         if not 0 <= self.floor <= 1:
             raise AttnPOError(f"floor {self.floor} is outside [0, 1]: give the least factor on the advantage")
         for name in ("baseline_exponent", "attenuation_exponent", "warmup_steps", "min_steps"):
@@ -58,12 +64,170 @@ class CreditConfig:
                 raise AttnPOError(f"{name} {getattr(self, name)} must be finite and not negative")
 
 
+# From rewards to advantages.
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """What a length reward makes of N responses; all but `rewards` may be left out."""
+
+    rewards: Tensor
+    """(N,) float64."""
+    auxiliary: Tensor | None = None
+    """(N,) float64, rewards of an auxiliary advantage. It is estimated apart (over the group's standard deviation with
+    `grpo`, else leave-one-out), weighted, and added to the first."""
+    auxiliary_weight: Tensor | None = None
+    """(N,) float64, the weight; None: 1."""
+    keep: Tensor | None = None
+    """(N,) bool; groups with False are dropped: no advantage, and none of their tokens is in the loss."""
+    truncate_at: Tensor | None = None
+    """(N,) tokens; a longer response is truncated there: it is wrong, and the rest of it is not in the loss."""
+    state: dict[str, Any] | None = None
+    """What the reward wants to be given the next time; None leaves its state as it is."""
+
+
+@dataclass(frozen=True)
+class Credit:
+    """The advantages of N responses, and what of the responses is in the loss."""
+
+    advantages: Tensor
+    """(N,) float64, 0 for dropped groups."""
+    correct: Tensor
+    """(N,) bool; a truncated response is wrong."""
+    accuracy: Tensor
+    """(N,) float64: p, the share of the response's group that is correct."""
+    truncate_at: Tensor
+    """(N,) tokens of each response that are left of it: its length unless it was truncated."""
+    keep: Tensor
+    """(N,) bool, False for dropped groups."""
+    state: dict[str, Any] | None
+    """The length reward's next state, see `Shaped.state`."""
+
+    @property
+    def loss_tokens(self) -> Tensor:
+        """(N,) tokens of each response, from its first, that are in the loss."""
+        return self.truncate_at * self.keep
+
+
+def assign(
+    shaped: Shaped,
+    lengths: Tensor,
+    correct: Tensor,
+    group_size: int,
+    estimator: str = "rloo",
+    other_rewards: Tensor | None = None,
+) -> Credit:
+    """Turn the rewards of whole groups into advantages in float64.
+
+    Args:
+        shaped: the length reward of these responses (see `attnpo.rewards`).
+        lengths: (N,) response tokens.
+        correct: (N,), 0 or 1.
+        group_size: G. Groups of one response have no advantage.
+        estimator: one of `attnpo.method.advantages.ESTIMATORS`.
+        other_rewards: (N,) that is added to `shaped.rewards`, from other reward functions.
+
+    Raises:
+        AttnPOError: an unknown estimator, shapes that do not match, a correct that is not 0 or 1, or a reward that
+            is not finite.
+    """
+    if estimator not in ESTIMATORS:
+        raise AttnPOError(f"estimator {estimator!r} is unknown: choose one of {', '.join(ESTIMATORS)}")
+    truncate_at = lengths if shaped.truncate_at is None else torch.minimum(shaped.truncate_at, lengths)
+    keep = torch.ones_like(correct, dtype=torch.bool) if shaped.keep is None else shaped.keep.bool()
+    right = correct.bool() & (truncate_at == lengths)
+    accuracy = as_groups(right.double(), group_size, "correct").mean(1).repeat_interleave(group_size)
+    rewards = shaped.rewards.double() if other_rewards is None else shaped.rewards + other_rewards.double()
+    if group_size == 1:  # in evaluation
+        advantages = torch.zeros_like(rewards)
+    else:
+        advantages = ESTIMATORS[estimator](rewards, group_size)
+        if shaped.auxiliary is not None:
+            apart = ESTIMATORS["grpo" if estimator == "grpo" else "rloo"](shaped.auxiliary, group_size)
+            advantages = advantages + apart * (1.0 if shaped.auxiliary_weight is None else shaped.auxiliary_weight)
+    if estimator == "batch":
+        advantages = batch_whitened(advantages, truncate_at * keep)
+    return Credit(advantages * keep, right, accuracy, truncate_at, keep, shaped.state)
+
+
+# From advantages of responses to advantages of tokens.
+
+
+class ScoredSteps(NamedTuple):
+    """The steps of a correct response and how much the answer looks at them."""
+
+    steps: TokenSteps
+    scores: Tensor
+    """(K,) step scores, the mean over the Key-Focus Heads; NaN for steps without tokens."""
+    prompt_tokens: int
+
+
+class Rescaled(NamedTuple):
+    """Advantages of tokens."""
+
+    advantages: Tensor
+    """(B, T) float64: gamma * A."""
+    gammas: Tensor
+    """(B, T) float64, each in [0, 1]."""
+    baselines: list[float]
+    """S_base of each response that was looked at."""
+
+
+def rescale(
+    advantages: Tensor,
+    accuracy: Tensor,
+    scored: Mapping[int, ScoredSteps],
+    width: int,
+    global_step: int,
+    config: CreditConfig | None = None,
+) -> Rescaled:
+    """Rescale advantages step by step: token t of response b gets `gamma[b, t] * A[b]`.
+
+    Args:
+        advantages: (B,).
+        accuracy: (B,): p of each response's group.
+        scored: row -> its steps and scores, for the correct responses that have an advantage; gamma is 1 in all other
+            rows, and for `</think>`, answer and padding.
+        width: T.
+        global_step: the optimizer step that is prepared, the first is 1 (as in verl).
+        config: constants of the rule.
+
+    Raises:
+        AttnPOError: scores or advantages that are not finite, as `step_gammas`.
+    """
+    config = config or CreditConfig()
+    gammas = torch.ones(len(advantages), width, dtype=torch.float64, device=advantages.device)
+    baselines = []
+    for row, (steps, scores, prompt_tokens) in scored.items():
+        step_of_token = torch.tensor(steps.step_of_token, device=advantages.device)
+        has_tokens = torch.zeros(len(steps.steps), dtype=torch.bool, device=advantages.device)
+        has_tokens[step_of_token[step_of_token >= 0]] = True
+        p = float(accuracy[row])
+        answer_tokens = steps.answer[1] - steps.answer[0]
+        total_tokens = prompt_tokens + len(step_of_token)
+        baselines.append(_baseline(p, answer_tokens, total_tokens, config))
+        per_step = step_gammas(
+            scores.to(advantages.device),
+            float(advantages[row]),
+            p,
+            answer_tokens,
+            total_tokens,
+            global_step,
+            config,
+            has_tokens,
+        )
+        gammas[row, : len(step_of_token)] = token_gammas(per_step, step_of_token)
+    return Rescaled(advantages.double().unsqueeze(1) * gammas, gammas, baselines)
+
+
 def baseline_score(group_accuracy: float, answer_tokens: int, total_tokens: int, exponent: float = 2.0) -> float:
     """S_base = p**exponent * |F| / total_tokens: a uniform head's step score, lowered on hard problems.
 
     group_accuracy: p in [0, 1]; answer_tokens: |F|; total_tokens: |q| + |o| in the published code, |o| alone
-    in a summary of the paper (the caller's choice). Raises AttnPOError when one of them is out of range.
-    Source: published code.
+    in a summary of the paper (the caller's choice). Source: published code.
+
+    Raises:
+        AttnPOError: one of them is out of range.
     """
     if not 0 <= group_accuracy <= 1:
         raise AttnPOError(f"group_accuracy {group_accuracy} is outside [0, 1]: pass correct responses / group size")
@@ -71,6 +235,11 @@ def baseline_score(group_accuracy: float, answer_tokens: int, total_tokens: int,
         raise AttnPOError(f"answer_tokens {answer_tokens} must be at least 1 and at most total_tokens {total_tokens}")
     # The quotient first, as published: a score equal to the baseline must compare as equal.
     return group_accuracy**exponent * (answer_tokens / total_tokens)
+
+
+def _baseline(group_accuracy: float, answer_tokens: int, total_tokens: int, config: CreditConfig) -> float:
+    exponent = config.baseline_exponent if config.difficulty else 0.0
+    return baseline_score(group_accuracy, answer_tokens, total_tokens, exponent)
 
 
 def step_gammas(
@@ -93,11 +262,19 @@ def step_gammas(
     - NA (A < 0, S_k > S_base): 0, without schedule.
     - otherwise 1.
 
-    step_scores: (K,), not negative; has_tokens: (K,) bool, False for steps without tokens, whose score (0/0)
-    is not looked at and whose factor is 1; default all True. global_step: optimizer steps, as the caller
-    counts them.
-    Raises AttnPOError for scores that are not finite or negative, and for an advantage that is not finite.
-    Source: published code (default reading); a third-party summary of the paper (the other).
+    Args:
+        step_scores: (K,), not negative.
+        advantage: A.
+        group_accuracy, answer_tokens, total_tokens: as in `baseline_score`.
+        global_step: optimizer steps, as the caller counts them.
+        config: constants of the rule.
+        has_tokens: (K,) bool, False for steps without tokens, whose score (0/0) is not looked at and whose factor is
+            1; default all True.
+
+    Raises:
+        AttnPOError: scores that are not finite or negative, or an advantage that is not finite.
+
+    Source: published code (the default variant); a third-party summary of the paper (the other).
     """
     config = config or CreditConfig()
     if step_scores.dim() != 1:
@@ -119,17 +296,15 @@ def step_gammas(
             f"step score {scores[k].item()} of step {k} is not a finite number >= 0: "
             "pass has_tokens for steps without tokens, else check the attention scores"
         )
-    base = baseline_score(
-        group_accuracy, answer_tokens, total_tokens, config.baseline_exponent if config.difficulty else 0.0
-    )
+    base = _baseline(group_accuracy, answer_tokens, total_tokens, config)
     gammas = torch.ones_like(scores)
     if len(scores) < config.min_steps:
         return gammas
     if advantage > 0 and config.positive and _schedule_open(group_accuracy, global_step, config):
         depth = group_accuracy**config.attenuation_exponent if config.difficulty else 1.0
         ratio = scores / base
-        # Both readings are written as 1 minus a product, which rounding cannot push out of [0, 1].
-        relative_loss = depth * (1 - ratio) if config.reading == "published" else 1 - depth * ratio
+        # Both variants are written as 1 minus a product, which rounding cannot push out of [0, 1].
+        relative_loss = depth * (1 - ratio) if config.variant == "published" else 1 - depth * ratio
         return torch.where(counted & (scores < base), 1 - (1 - config.floor) * relative_loss, gammas)
     if advantage < 0 and config.negative:
         return gammas.masked_fill(counted & (scores > base), 0.0)
@@ -139,10 +314,10 @@ def step_gammas(
 def oracle_scores(essential: Sequence[bool]) -> Tensor:
     """Step scores (K,) that labels would give: 1 for an essential step, 0 for a redundant one. An upper bound.
 
-    Read by `step_gammas`, where 0 < S_base < 1 for every response with p > 0 and a thinking token: under PA an
-    essential step keeps its advantage and a redundant one is attenuated as far as difficulty, schedule and
-    floor let it (published: `1 - (1 - floor) * p**attenuation_exponent`); under NA an essential step is spared
-    and a redundant one takes the whole negative advantage. All constants act as they do on attention scores.
+    `step_gammas` reads them as attention scores: 0 < S_base < 1 for every response with p > 0 and a thinking token. So
+    under PA an essential step keeps its advantage, and a redundant one is attenuated as far as difficulty, schedule and
+    floor let it (published: `1 - (1 - floor) * p**attenuation_exponent`); under NA an essential step is spared, and a
+    redundant one takes the whole negative advantage.
     """
     return torch.tensor(list(essential), dtype=torch.float64)
 
@@ -150,7 +325,7 @@ def oracle_scores(essential: Sequence[bool]) -> Tensor:
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:
     if not config.schedule:
         return True
-    delay = 1 - group_accuracy if config.reading == "published" else group_accuracy
+    delay = 1 - group_accuracy if config.variant == "published" else group_accuracy
     return global_step > config.warmup_steps * delay
 
 
@@ -158,7 +333,9 @@ def token_gammas(gammas: Tensor, step_of_token: Tensor) -> Tensor:
     """Factors (T,) per token from factors (K,) per step.
 
     1 where step_of_token (T,) is -1: `</think>`, answer, padding.
-    Raises AttnPOError when step_of_token names a step outside -1 .. K - 1.
+
+    Raises:
+        AttnPOError: step_of_token names a step outside -1 .. K - 1.
     """
     k = gammas.shape[0]
     wrong = (step_of_token < -1) | (step_of_token >= k)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from attnpo.method.steps import PHRASE_SETS, PhraseSet, split_steps
+from attnpo.method.steps import PHRASE_SETS, PhraseSet, unmerged_steps
 
 PHRASE_KINDS = {"doubt": "doubt", "branch": "branch", "summary": "backward"}
 """Kind of phrase that is counted, and the field of `attnpo.method.steps.PhraseSet` that lists it."""
 
 
 def phrase_counts(thinking: str, phrases: str | PhraseSet = "corrected") -> dict[str, int]:
-    """How many doubt, branch and summary phrases the thinking holds, those that would open a step.
+    """How many doubt, branch and summary phrases the thinking holds, of those that open a step.
 
     Args:
         thinking: the text before `</think>`.
         phrases: as in `attnpo.method.steps.split_steps`; summary phrases count right after a newline alone.
+
+    Raises:
+        AttnPOError: an unknown phrase set.
     """
-    listed = phrases if isinstance(phrases, PhraseSet) else PHRASE_SETS.get(phrases)
-    triggers = [step.trigger for step in split_steps(thinking, phrases, min_chars=1)]  # 1: nothing merges
-    assert listed is not None  # split_steps has refused unknown sets
+    triggers = [step.trigger for step in unmerged_steps(thinking, phrases)]
+    listed = phrases if isinstance(phrases, PhraseSet) else PHRASE_SETS[phrases]
     kinds = {kind: set(getattr(listed, field)) for kind, field in PHRASE_KINDS.items()}
     return {kind: sum(trigger in members for trigger in triggers) for kind, members in kinds.items()}

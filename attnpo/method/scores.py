@@ -44,7 +44,7 @@ def score_batch(
     device = device or next(model.parameters()).device
     ids, mask = torch.zeros(2, len(batch), width, dtype=torch.long, device=device)
     queries = torch.zeros_like(ids, dtype=torch.bool)
-    owner = torch.full_like(ids, -1)
+    step_ids = torch.full_like(ids, -1)
     for row, (prompt, response, steps) in enumerate(batch):
         start, end = len(prompt), len(prompt) + len(response)
         ids[row, :end] = torch.tensor([*prompt, *response])
@@ -53,8 +53,8 @@ def score_batch(
             queries[row, end - 1] = True
         else:
             queries[row, start + steps.answer[0] : start + steps.answer[1]] = True
-            owner[row, start:end] = torch.tensor(steps.step_of_token)
+            step_ids[row, start:end] = torch.tensor(steps.step_of_token)
     received = attention_received(model, ids, mask, heads, queries, **options)
     counts = [len(r.steps.steps) if r.steps else 0 for r in batch]
-    scores = step_scores(received, owner, max(1, *counts))
+    scores = step_scores(received, step_ids, max(1, *counts))
     return [scores[row, :, :count] for row, count in enumerate(counts)]

@@ -111,6 +111,28 @@ def thinking_part(text: str) -> str:
     return text.split(THINK_END, 1)[0]
 
 
+def unmerged_steps(thinking: str, phrases: str | PhraseSet = "corrected") -> list[Step]:
+    """The pieces that phrases open, before short ones merge: a piece each phrase, and one for text before the first.
+
+    Raises AttnPOError for an unknown phrase set.
+    """
+    pattern, kinds = _matcher(_phrase_set(phrases))
+    if not thinking:
+        return []
+    opened: list[tuple[int, StepKind, str | None]] = [(0, StepKind.FORWARD, None)]
+    for match in pattern.finditer(thinking):
+        start, phrase = match.start(), match.group()
+        kind = kinds[phrase]
+        # The start of the text is no newline: a forward or backward phrase there opens nothing.
+        if kind in (StepKind.FORWARD, StepKind.BACKWARD) and not thinking.startswith("\n", start - 1 if start else 0):
+            continue
+        if start == 0:
+            opened.clear()
+        opened.append((start, kind, phrase))
+    ends = [start for start, _, _ in opened[1:]] + [len(thinking)]
+    return [Step(start, end, kind, phrase) for (start, kind, phrase), end in zip(opened, ends, strict=True)]
+
+
 def split_steps(
     thinking: str, phrases: str | PhraseSet = "corrected", min_chars: int = 80, lone_trigger_chars: int = 15
 ) -> list[Step]:
@@ -125,7 +147,7 @@ def split_steps(
     Returns [] for empty text. Work is linear in the text's length. Raises AttnPOError for an unknown phrase
     set. Source: the authors' published code (see the module), reproduced with phrases="published".
     """
-    pieces = _cut(thinking, _phrase_set(phrases))
+    pieces = unmerged_steps(thinking, phrases)
     done: list[Step] = []
     waiting = iter(pieces[1:])
     left_over = len(pieces) - 1
@@ -188,24 +210,6 @@ def _matcher(phrase_set: PhraseSet) -> tuple[re.Pattern[str], dict[str, StepKind
     kinds = phrase_set.kinds()
     longest_first = sorted(kinds, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)"), kinds
-
-
-def _cut(thinking: str, phrase_set: PhraseSet) -> list[Step]:
-    if not thinking:
-        return []
-    pattern, kinds = _matcher(phrase_set)
-    opened: list[tuple[int, StepKind, str | None]] = [(0, StepKind.FORWARD, None)]
-    for match in pattern.finditer(thinking):
-        start, phrase = match.start(), match.group()
-        kind = kinds[phrase]
-        # The start of the text is no newline: a forward or backward phrase there opens nothing.
-        if kind in (StepKind.FORWARD, StepKind.BACKWARD) and not thinking.startswith("\n", start - 1 if start else 0):
-            continue
-        if start == 0:
-            opened.clear()
-        opened.append((start, kind, phrase))
-    ends = [start for start, _, _ in opened[1:]] + [len(thinking)]
-    return [Step(start, end, kind, phrase) for (start, kind, phrase), end in zip(opened, ends, strict=True)]
 
 
 class TokenSteps(NamedTuple):

@@ -1,7 +1,7 @@
 """Length rewards by name: f(lengths (N,), correct (N,), group_size, **args) -> rewards (N,) or `Shaped`.
 
-Groups of `group_size` lie one after the other. A reward that needs more (the step, lengths told in the prompt,
-a state) names fields of `Context` as keyword-only parameters. What of each could be confirmed: docs/baselines.md.
+Groups of `group_size` lie one after the other. A reward that needs more (the step, target lengths, a state) names
+fields of `Context` as keyword-only parameters. docs/baselines.md says what of each could be confirmed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from attnpo.errors import AttnPOError
 from attnpo.rewards.diet import diet_rewards
-from attnpo.rewards.dler import batch_whitened, dler_rewards
+from attnpo.rewards.dler import dler_rewards
 from attnpo.rewards.dot import dot_rewards
 from attnpo.rewards.groups import Context, Shaped
-from attnpo.rewards.grpo import grpo_advantages
 from attnpo.rewards.kimi import kimi_rewards
 from attnpo.rewards.l1_exact import l1_exact_rewards
 from attnpo.rewards.l1_max import l1_max_rewards
@@ -26,17 +25,14 @@ from attnpo.rewards.laser import laser_rewards
 from attnpo.rewards.laser_d import laser_d_rewards
 from attnpo.rewards.laser_de import laser_de_rewards
 from attnpo.rewards.overlong import overlong_rewards
-from attnpo.rewards.rloo import rloo_advantages, rloo_rewards
+from attnpo.rewards.rloo import rloo_rewards
 from attnpo.rewards.shorter import shorter_rewards
 from attnpo.rewards.thinkprune import thinkprune_rewards
 from attnpo.rewards.tlmre import tlmre_rewards
 
-ESTIMATORS = ("rloo", "grpo", "batch")
-"""How rewards become advantages: less the mean of the others; over the group's std; centred, then batch-whitened."""
-
 
 class LengthReward(NamedTuple):
-    """A reward, and the advantage estimator that its source uses with it."""
+    """A reward, and the advantage estimator (of `attnpo.method.advantages.ESTIMATORS`) that its source uses with it."""
 
     rewards: Callable[..., Tensor | Shaped]
     estimator: str = "rloo"
@@ -95,21 +91,17 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
             names = ", ".join(sorted(takes)) or "none"
             raise AttnPOError(f"reward {name!r} has no argument {key!r}; it has {names}")
     lengths = torch.arange(1, group_size + 1)
-    one_group = Context(told=lengths, repeats=lengths < 0)
+    one_group = Context(target_length=lengths, repeats=lengths < 0)
     shape_rewards(name, lengths, torch.ones(group_size), group_size, args, one_group)
 
 
 __all__ = [
-    "ESTIMATORS",
     "REWARDS",
     "Context",
     "LengthReward",
     "Shaped",
-    "batch_whitened",
     "check_reward",
     "context_fields",
-    "grpo_advantages",
-    "rloo_advantages",
     "rloo_rewards",
     "shape_rewards",
     "tlmre_rewards",

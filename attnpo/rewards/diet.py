@@ -21,7 +21,7 @@ def diet_rewards(
     step: int = 1,
     seed: int = 0,
 ) -> Shaped:
-    """Correctness, and token scores as a second reward; `A = A_accuracy + w * A_tokens`, each normalised alone.
+    """Correctness, and token scores as an auxiliary reward; `A = A_accuracy + w * A_tokens`, each normalised alone.
 
     Formula: token score of a correct response i: `-(x_i - mean_j x_j) / std_j x_j`, `x_j = max(L_j - t_i, 0)` over
     all responses j of the group, population std, 0 where that is 0; of a wrong one: 0. t_i is drawn
@@ -47,4 +47,4 @@ def diet_rewards(
     z_PG = ((own_PG - excess_PGG.mean(2)) / std_PG).where(excess_PGG.amax(2) > excess_PGG.amin(2), 0.0)
     anneal = (math.cos(math.pi * step / half_period) + 1) / 2
     w_PG = (weight * anneal * (1 - error_P1)).expand_as(correct_PG)
-    return Shaped(correct_PG.flatten(), second=(-z_PG * correct_PG).flatten(), second_weight=w_PG.flatten())
+    return Shaped(correct_PG.flatten(), auxiliary=(-z_PG * correct_PG).flatten(), auxiliary_weight=w_PG.flatten())

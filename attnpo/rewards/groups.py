@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError
+from attnpo.method.advantages import as_groups
+from attnpo.method.credit import Shaped
 
 
 @dataclass(frozen=True)
@@ -20,45 +21,14 @@ class Context:
     total_steps: int = 1
     seed: int = 0
     """Of the training run, for rewards that draw."""
-    told: Tensor | None = None
-    """(N,) length in tokens that the prompt asked for; None where prompts tell no length."""
+    training: bool = True
+    """False in evaluation, where nothing is truncated or dropped and groups may be small."""
+    target_length: Tensor | None = None
+    """(N,) length in tokens that the prompt asked for; None where prompts ask for none."""
     repeats: Tensor | None = None
     """(N,) bool, whether a response repeats itself (`attnpo.rewards.repetition.repeats_itself`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """What a length reward makes of N responses; all but `rewards` may be left out."""
-
-    rewards: Tensor
-    """(N,) float64."""
-    second: Tensor | None = None
-    """(N,) float64, rewards of a second advantage: normalised on their own and added, times `second_weight`."""
-    second_weight: Tensor | None = None
-    """(N,) float64."""
-    kept: Tensor | None = None
-    """(N,) bool; groups with False are dropped: no advantage, and no token of theirs is counted in the loss."""
-    cut: Tensor | None = None
-    """(N,) tokens that each response keeps. A longer one is cut there: wrong, and the rest is masked in the loss."""
-    state: dict[str, Any] | None = None
-    """The next `Context.state`; None leaves it as it is."""
-
-
-def as_groups(values: Tensor, group_size: int, name: str) -> Tensor:
-    """(N,) -> (N / group_size, group_size) in float64. Raises AttnPOError when that does not come out even.
-
-    Values named "correct" must be 0 or 1.
-    """
-    if values.dim() != 1 or group_size < 1 or len(values) % group_size:
-        raise AttnPOError(
-            f"{name} of shape {tuple(values.shape)} does not split into groups of {group_size}: "
-            "pass one dimension, a multiple of group_size"
-        )
-    if name == "correct" and not ((values == 0) | (values == 1)).all():
-        raise AttnPOError(f"correct holds {values[(values != 0) & (values != 1)][0].item()}: pass 0 or 1 only")
-    return values.reshape(-1, group_size).to(torch.float64)
 
 
 def both_as_groups(lengths: Tensor, correct: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +45,10 @@ def at_least(minimum: float, **values: float) -> None:
             raise AttnPOError(f"{name} {value} must be finite and at least {minimum:g}")
 
 
-def undecided(correct: Tensor) -> Tensor:
-    """(P, G) -> (N,) bool: whether a response's group has correct and wrong ones, or says nothing on correctness."""
+def mixed_groups(correct: Tensor) -> Tensor:
+    """(P, G) correctness -> (N,) bool: whether the response's group has both correct and wrong responses."""
     n_correct_P1 = correct.sum(1, keepdim=True)
     return ((n_correct_P1 > 0) & (n_correct_P1 < correct.shape[1])).expand_as(correct).flatten()
+
+
+__all__ = ["Context", "Shaped", "as_groups", "at_least", "both_as_groups", "mixed_groups"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attnpo.rewards.groups import at_least, both_as_groups
-from attnpo.rewards.l1_exact import told_as_groups
+from attnpo.rewards.l1_exact import as_target_lengths
 
 
 def l1_max_rewards(
@@ -15,19 +15,19 @@ def l1_max_rewards(
     alpha: float = 3e-4,
     delta: float = 0.5,
     *,
-    told: Tensor | None = None,
+    target_length: Tensor | None = None,
 ) -> Tensor:
-    """Rewards (N,) in float64: correctness times a factor that falls softly around the length told.
+    """Rewards (N,) in float64: correctness times a factor that falls softly around the length asked for.
 
-    Formula: `r = correct * clip(alpha * (told - L) + delta, 0, 1)`.
+    Formula: `r = correct * clip(alpha * (target - L) + delta, 0, 1)`.
     Defaults: alpha 3e-4, delta .5 [S]; public copies of the authors' code have alpha 1/1000. The prompt ends in
-    "Think for maximum {n} tokens." [C, public copies of their data script]: `tell` in a profile.
+    "Think for maximum {n} tokens." [C, public copies of their data script]: `target_length` in a profile.
     Source: arXiv 2503.04697 [S]. Deviations: theirs goes on from the L1-Exact model, here it starts from the base.
-    lengths, told (N,) tokens; correct (N,), 0 or 1; groups of `group_size` lie one after the other.
-    Raises AttnPOError when told is missing, for shapes that do not match, a correct that is not 0 or 1, and
+    lengths, target_length (N,) tokens; correct (N,), 0 or 1; groups of `group_size` lie one after the other.
+    Raises AttnPOError when target_length is missing, for shapes that do not match, a correct that is not 0 or 1, and
     alpha or delta below 0.
     """
     at_least(0, alpha=alpha, delta=delta)
     length_PG, correct_PG = both_as_groups(lengths, correct, group_size)
-    factor_PG = (alpha * (told_as_groups(told, group_size) - length_PG) + delta).clamp(0, 1)
+    factor_PG = (alpha * (as_target_lengths(target_length, group_size) - length_PG) + delta).clamp(0, 1)
     return (correct_PG * factor_PG).flatten()

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from attnpo.rewards.adaptive_target import targets_and_state
 from attnpo.rewards.groups import Shaped
-from attnpo.rewards.ladder import targets_and_state
 from attnpo.rewards.laser import step_rewards
 
 

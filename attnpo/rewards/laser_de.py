@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError
+from attnpo.rewards.adaptive_target import targets_and_state
 from attnpo.rewards.groups import Shaped
-from attnpo.rewards.ladder import targets_and_state
 from attnpo.rewards.laser import step_rewards
 
 

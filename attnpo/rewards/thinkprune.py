@@ -21,13 +21,13 @@ def thinkprune_rewards(
     step: int = 1,
     total_steps: int = 1,
 ) -> Shaped:
-    """Correctness within the limit of the stage, 0 past it; what lies past the limit is cut.
+    """Correctness within the limit of the stage, 0 past it; longer responses are truncated there.
 
     Formula: `r = correct * (L <= limit)`; the limits share the training steps in equal parts.
     Defaults: limits 4k, 3k, 2k tokens, as the published code trains [C]; that 4k is 4,000 is not confirmed.
     Source: arXiv 2504.01296 [P]: what is unfinished at the limit is discarded and earns 0.
     Deviations: their stages are separate runs, each from the checkpoint of the last chosen on validation; here they
-    are parts of one run. They sample up to the limit, here longer rollouts are cut there: the same responses.
+    are parts of one run. They sample up to the limit, here longer rollouts are truncated there: the same responses.
     lengths (N,) response tokens; correct (N,), 0 or 1; groups of `group_size` lie one after the other; step from 1.
     Raises AttnPOError for shapes that do not match, a correct that is not 0 or 1, and limits that do not fall.
     """
@@ -36,5 +36,5 @@ def thinkprune_rewards(
         raise AttnPOError(f"limits {list(limits)}: give at least one, each below the one before it")
     at_least(1, smallest_limit=limits[-1])
     stage = min((step - 1) * len(limits) // max(total_steps, 1), len(limits) - 1)
-    cut = torch.full_like(lengths, int(limits[stage]))
-    return Shaped(correct.double() * (lengths <= cut), cut=cut)
+    limit = torch.full_like(lengths, int(limits[stage]))
+    return Shaped(correct.double() * (lengths <= limit), truncate_at=limit)

@@ -1,16 +1,20 @@
-"""AttnPO on TRL: `GRPOTrainer` with a length reward over whole groups and advantages rescaled step by step.
+"""AttnPO on TRL: sample, assign advantages, score the steps, rescale.
 
-Two methods are overridden, each through `super()`:
+Deviations from the published verl code:
 
-- `_calculate_rewards` shapes the gathered correctness into a length reward, since a process alone sees only its own
-  completions, and groups may be larger than that;
-- `_generate_and_score_completions` adds a second advantage, whitens over the batch, drops groups and cuts responses
-  where the length reward asks for it, and turns the (B,) advantages into (B, T) ones, `gamma * A`, which TRL's loss
-  takes. A response that was cut is wrong, so nothing of it is rescaled; p, the share of the group that is correct,
-  counts it as wrong.
+- Steps are aligned on the sampled ids; theirs decodes the ids and tokenizes the text again, so positions can slip.
+- Clip, token-mean loss and the constant learning rate are TRL's versions of the same rules.
+- A response that a baseline truncates is wrong: it is not rescaled, and p counts it as wrong.
 
-Deviations from the published verl code: steps are aligned on the sampled ids (theirs re-tokenizes decoded text); clip,
-token-mean loss and constant learning rate are TRL's versions of the same rules.
+Three methods of `GRPOTrainer` are overridden, each through `super()`:
+
+- `_calculate_rewards` shapes the correctness of all processes into a length reward and assigns the advantages, since a
+  process alone sees only its own completions and a group may lie on several processes.
+- `_generate_and_score_completions` takes those advantages in place of TRL's, drops what they drop, and rescales them
+  into (B, T) advantages, which TRL's loss takes.
+- `_get_per_token_logps_and_entropies` runs in parts of like length, so that little of a forward pass is padding.
+
+The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to another engine is an adapter like this one.
 """
 
 from __future__ import annotations
@@ -18,177 +22,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
-from attnpo.method.credit import CreditConfig, baseline_score, oracle_scores, step_gammas, token_gammas
+from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, score_batch
-from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
-from attnpo.rewards import (
-    ESTIMATORS,
-    REWARDS,
-    Context,
-    Shaped,
-    batch_whitened,
-    check_reward,
-    context_fields,
-    grpo_advantages,
-    rloo_advantages,
-    shape_rewards,
-)
+from attnpo.method.steps import align_steps, token_bytes_table
+from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.training.config import AttnPOConfig
+
+__all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
 StepLabels = Callable[[Mapping[str, Any], Sequence[str]], list[bool]]
 """From a row of the data set and the texts of a response's steps to one bool a step, True for essential."""
-ROUNDING = 1e-6
-"""Advantages and centred rewards this near to 0 are float32 noise: they choose neither PA nor NA."""
-
-
-@dataclass
-class AttnPOConfig(GRPOConfig):
-    """TRL's `GRPOConfig` with the paper's defaults, and the fields that AttnPO adds.
-
-    Batch sizes stay TRL's: `per_device_train_batch_size * num_processes * gradient_accumulation_steps` rollouts
-    a step, in groups of `num_generations`.
-    """
-
-    length_reward: str = field(
-        default="tlmre",
-        metadata={"help": "Name in `attnpo.rewards.REWARDS`; it shapes the first reward function's correctness."},
-    )
-    length_reward_args: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments of the length reward, such as {'alpha': 0.2}."}
-    )
-    advantage_estimator: str | None = field(
-        default=None,
-        metadata={
-            "help": "'rloo': reward minus the mean of the others'; 'grpo': TRL's, over the group's std; 'batch': less "
-            "the group's mean, then whitened over the batch. Default: what `REWARDS` names for the length reward."
-        },
-    )
-    attnpo: bool = field(
-        default=True, metadata={"help": "Rescale the advantages by attention; off: the length reward alone."}
-    )
-    heads: list[Any] | None = field(
-        default=None, metadata={"help": "Key-Focus Heads as [[layer, head], ...], both from 0."}
-    )
-    step_scores: str = field(
-        default="attention",
-        metadata={
-            "help": "'attention': the mean over the heads; 'oracle': from the trainer's `step_labels`, an upper bound."
-        },
-    )
-    phrases: str = field(default="corrected", metadata={"help": "Phrase set of the segmentation."})
-    min_step_chars: int = field(
-        default=80, metadata={"help": "Steps shorter than this many characters merge into a neighbour."}
-    )
-    lone_trigger_chars: int = field(
-        default=15, metadata={"help": "A summary step with at most this much beside its trigger merges to the right."}
-    )
-    credit: dict[str, Any] | None = field(
-        default=None,
-        metadata={"help": "Fields of `attnpo.method.credit.CreditConfig`, such as {'warmup_steps': 1000}."},
-    )
-    loss_batch_size: int | None = field(
-        default=16,
-        metadata={
-            "help": "Responses a forward pass of the loss takes, of like length so that little of it is padding; null: "
-            "all of a micro-batch. On one process alone."
-        },
-    )
-    scoring_batch_size: int = field(default=8, metadata={"help": "Responses a forward pass of the scoring takes."})
-    scoring_chunk_rows: int = field(
-        default=4096,
-        metadata={"help": "Attention rows (sequence, head, query) held at once; memory is this many times T floats."},
-    )
-    scoring_full_forward: bool = field(
-        default=False,
-        metadata={"help": "Run all layers when scoring; needed where parameters are sharded (ZeRO-3, FSDP)."},
-    )
-
-    # The paper's settings where TRL's defaults differ [C].
-    learning_rate: float = field(default=2e-6, metadata={"help": "Initial learning rate for AdamW."})
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "The scheduler type to use."})
-    num_generations: int | None = field(default=8, metadata={"help": "Rollouts per prompt, G."})
-    max_completion_length: int | None = field(default=16384, metadata={"help": "Response budget in tokens."})
-    scale_rewards: str = field(
-        default="auto",
-        metadata={
-            "help": "'none': no division by the group's std; 'auto': 'group' for the estimator 'grpo', else 'none'."
-        },
-    )
-    beta: float = field(default=0.0, metadata={"help": "KL coefficient; the paper has no KL term."})
-    vllm_importance_sampling_mode: str = field(
-        default="token_truncate",
-        metadata={"help": "TRL's default sums log-ratios over the sequence, which masks long responses away."},
-    )
-
-    def __post_init__(self) -> None:
-        if self.length_reward not in REWARDS:
-            raise AttnPOError(f"length_reward is {self.length_reward!r}; choose one of {', '.join(sorted(REWARDS))}")
-        if self.advantage_estimator is None:
-            self.advantage_estimator = REWARDS[self.length_reward].estimator
-        if self.advantage_estimator not in ESTIMATORS:
-            raise AttnPOError(
-                f"advantage_estimator is {self.advantage_estimator!r}; choose one of {', '.join(ESTIMATORS)}"
-            )
-        if self.scale_rewards == "auto":
-            self.scale_rewards = "group" if self.advantage_estimator == "grpo" else "none"
-        super().__post_init__()
-        if self.advantage_estimator != "grpo" and self.scale_rewards != "none":
-            raise AttnPOError(
-                f"scale_rewards is {self.scale_rewards!r}, but the estimator {self.advantage_estimator!r} does not "
-                "divide by TRL's std; set it to 'none', or advantage_estimator to 'grpo'"
-            )
-        check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
-        if self.step_scores not in ("attention", "oracle"):
-            raise AttnPOError(f"step_scores is {self.step_scores!r}; choose 'attention' or 'oracle'")
-        if self.attnpo and self.step_scores == "attention" and not self.heads:
-            raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
-        self._refuse_unaligned_checkpoints()
-
-    def _refuse_unaligned_checkpoints(self) -> None:
-        """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
-        if self.save_strategy != "steps":
-            return
-        micro_steps = (self.steps_per_generation or 1) * self.num_iterations
-        period = math.lcm(micro_steps, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
-        if self.save_steps != int(self.save_steps):
-            raise AttnPOError(f"save_steps is {self.save_steps}; give a whole number, a multiple of {period}")
-        if int(self.save_steps) % period:
-            right = max(period, round(self.save_steps / period) * period)
-            raise AttnPOError(
-                f"save_steps is {int(self.save_steps)}, but rollouts are generated every {period} steps; a run resumed "
-                f"in between would differ from a straight one: set save_steps to {right}"
-            )
-
-    def credit_config(self) -> CreditConfig:
-        """The credit rule's constants.
-
-        Raises:
-            AttnPOError: a field that `CreditConfig` does not have.
-        """
-        known = set(CreditConfig.__dataclass_fields__)
-        unknown = sorted(set(self.credit or {}) - known)
-        if unknown:
-            raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
-        return CreditConfig(**(self.credit or {}))
+LOSS_ROWS = 16
+"""Responses that a forward pass of the loss takes on a single process."""
 
 
 class AttnPOTrainer(GRPOTrainer):
     """`GRPOTrainer` whose first reward function is correctness (0 or 1), shaped and rescaled as `args` say.
 
-    Works with any decoder that `attnpo.method.attention` knows and any tokenizer that writes `</think>`. A length
-    told in the prompt is the data set's column `told`. `step_labels` is for `step_scores="oracle"` alone; every other
-    argument is `GRPOTrainer`'s.
+    Works with any decoder that `attnpo.method.attention` knows and any tokenizer that writes `</think>`. A length that
+    the prompt asks for is the data set's column `target_length`. `step_labels` is for `step_scores="oracle"` alone;
+    every other argument is `GRPOTrainer`'s.
 
     Raises:
         AttnPOError: a head that the model lacks, a correctness that is not 0 or 1, advantages that are not finite,
@@ -210,7 +75,7 @@ class AttnPOTrainer(GRPOTrainer):
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
-        self._rollouts: dict[str, Any] = {}
+        self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
         self._scoring_seconds = 0.0
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
@@ -218,77 +83,76 @@ class AttnPOTrainer(GRPOTrainer):
         self.add_callback(_ScoringShare(self))
         self.add_callback(_RewardState(self))
 
+    # The step, from rollouts to what the loss takes.
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        correct = rewards_per_func[:, 0].double()
+        correct, training = rewards_per_func[:, 0].double(), self.model.training
         if not bool(((correct == 0) | (correct == 1)).all()):
             bad = correct[(correct != 0) & (correct != 1)][0].item()
             raise AttnPOError(
                 f"the first reward function must return correctness, 0 or 1, but returned {bad}; put others after it"
             )
-        group_size = self._group_size()
         lengths = self._gathered([len(ids) for ids in completion_ids_list])
-        name, training = self.args.length_reward, self.model.training
-        context = self._context(name, inputs, completion_ids_list)
-        shaped = shape_rewards(name, lengths, correct, group_size, self.args.length_reward_args or {}, context)
+        shaped = self._shape(lengths, correct, inputs, completion_ids_list)
         if training and shaped.state is not None:
             self.reward_state = shaped.state
+        weights = self.reward_weights.to(correct)
+        credit = self._credit = assign(
+            # In evaluation the rewards alone count: nothing is truncated or dropped.
+            replace(
+                shaped,
+                rewards=shaped.rewards.to(weights) * weights[0],
+                keep=shaped.keep if training else None,
+                truncate_at=shaped.truncate_at if training else None,
+            ),
+            lengths,
+            correct,
+            self._group_size(),
+            str(self.args.advantage_estimator),
+            (rewards_per_func[:, 1:] * weights[1:]).nansum(1),
+        )
+        self._log_value("attnpo/group_accuracy", credit.accuracy.mean())
+        if shaped.truncate_at is not None:
+            self._log_value("rollouts/cut_share", (credit.truncate_at < lengths).double().mean())
+        if shaped.keep is not None:
+            self._log_value("rollouts/kept_share", credit.keep.double().mean())
         rewards_per_func[:, 0] = shaped.rewards.to(rewards_per_func)
-        # In evaluation the rewards alone count: nothing is cut or dropped there.
-        cut = lengths if shaped.cut is None or not training else torch.minimum(shaped.cut, lengths)
-        kept = torch.ones_like(correct) if shaped.kept is None or not training else shaped.kept.double()
-        correct = correct * (cut == lengths)
-        accuracy = correct.view(-1, group_size).mean(1).repeat_interleave(group_size)
-        first = self.accelerator.process_index * len(prompts)
-        self._rollouts = {
-            "local": (local := slice(first, first + len(prompts))),
-            "inputs": inputs,
-            "ids": completion_ids_list,
-            "correct": correct[local].bool(),
-            "group_accuracy": accuracy[local],
-            "neutral": self._neutral(rewards_per_func)[local],
-            "shaped": shaped,
-            "cut": cut,
-            "kept": kept,
-        }
-        metrics = self._metrics[self._mode()]
-        metrics["attnpo/group_accuracy"].append(accuracy.mean().item())
-        if shaped.cut is not None:
-            metrics["rollouts/cut_share"].append((cut < lengths).double().mean().item())
-        if shaped.kept is not None:
-            metrics["rollouts/kept_share"].append(kept.mean().item())
         return rewards_per_func
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
         output = super()._generate_and_score_completions(inputs)
-        advantages = self._advantages(output["advantages"])
-        self._mask_cut_and_dropped(output)
-        gammas = torch.ones_like(output["completion_ids"], dtype=advantages.dtype)
-        choice = advantages.masked_fill(self._rollouts["neutral"] | (advantages.abs() <= ROUNDING), 0)
-        start = time.perf_counter()
-        if self.args.attnpo:
-            self._fill_gammas(gammas, choice, output)
-        self._scoring_seconds += time.perf_counter() - start
-        rescaled = advantages.unsqueeze(1) * gammas  # (B, T)
-        if not bool(torch.isfinite(rescaled).all()):
+        credit, self._credit = self._credit, None
+        assert credit is not None  # TRL has called _calculate_rewards
+        first = self.accelerator.process_index * len(inputs)
+        local = slice(first, first + len(inputs))
+        advantages = credit.advantages[local]
+        pairs = zip(output["completion_ids"], output["completion_mask"].bool(), strict=True)
+        ids = [row[mask].tolist() for row, mask in pairs]
+        self._keep_in_loss(output, credit.loss_tokens[local])
+        scored: dict[int, ScoredSteps] = {}
+        if self.args.attnpo and self.model.training:
+            scored = self._scored(inputs, output, ids, credit.correct[local] & (advantages != 0))
+        # Optimizer steps count from 1, as in verl.
+        width, step = output["completion_ids"].shape[1], self.state.global_step + 1
+        rescaled = rescale(advantages, credit.accuracy[local], scored, width, step, self.credit_config)
+        if not bool(torch.isfinite(rescaled.advantages).all()):
             raise AttnPOError("an advantage is not finite; check the reward functions for NaN and infinity")
-        output["advantages"] = rescaled
-        self._log_gammas(gammas, choice, output["completion_mask"])
-        self._relog_advantages(rescaled, output["completion_mask"])
+        output["advantages"] = rescaled.advantages.float()
+        self._log_rescaling(rescaled, advantages, output["completion_mask"])
         return output
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):  # type: ignore[no-untyped-def]
         score = super()._get_per_token_logps_and_entropies
-        size = self.args.loss_batch_size
         # Several forward passes before one backward are DDP's and ZeRO's to forbid; images are not told apart by row.
-        whole = size is None or len(input_ids) <= size or self.accelerator.num_processes > 1
+        whole = len(input_ids) <= LOSS_ROWS or self.accelerator.num_processes > 1
         if whole or kwargs.get("compute_aux_loss") or kwargs.get("pixel_values") is not None:
             return score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
         prompt = input_ids.shape[1] - logits_to_keep
         lengths = attention_mask[:, prompt:].sum(1).clamp(min=1)
         order = lengths.argsort()
         parts: list[list[torch.Tensor]] = [[], []]
-        for rows in order.split(size):
+        for rows in order.split(LOSS_ROWS):
             width = int(lengths[rows].max())
             ids, mask = input_ids[rows, : prompt + width], attention_mask[rows, : prompt + width]
             for part, values in zip(parts, score(model, ids, mask, width, *args, **kwargs)[:2], strict=True):
@@ -298,8 +162,7 @@ class AttnPOTrainer(GRPOTrainer):
         logps, entropies = (torch.cat(part)[back] if part else None for part in parts)
         return logps, entropies, None
 
-    def _mode(self) -> str:
-        return "train" if self.model.training else "eval"
+    # Its parts.
 
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval  # type: ignore[return-value]
@@ -308,175 +171,116 @@ class AttnPOTrainer(GRPOTrainer):
         """The values of all processes, one a completion, in the order of the gathered rewards."""
         return self.accelerator.gather(torch.tensor(values, device=self.accelerator.device))
 
-    def _context(self, name: str, inputs: list[dict[str, Any]], ids: list[list[int]]) -> Context:
+    def _shape(
+        self, lengths: torch.Tensor, correct: torch.Tensor, inputs: list[dict[str, Any]], ids: list[list[int]]
+    ) -> Shaped:
+        """The length reward of the gathered rollouts."""
+        name = self.args.length_reward
         wanted = context_fields(name)
-        told = repeats = None
-        if "told" in wanted:
-            if any(row.get("told") is None for row in inputs):
-                raise AttnPOError(f"{name} needs the length told in each prompt; give the data set a column 'told'")
-            told = self._gathered([float(row["told"]) for row in inputs])
+        target_length = repeats = None
+        if "target_length" in wanted:
+            if any(row.get("target_length") is None for row in inputs):
+                raise AttnPOError(
+                    f"{name} needs the length told in each prompt; give the data set a column 'target_length'"
+                )
+            target_length = self._gathered([float(row["target_length"]) for row in inputs])
         if "repeats" in wanted:
             repeats = self._gathered([repeats_itself(response) for response in ids])
-        return Context(
+        context = Context(
             step=self.state.global_step + 1,
             total_steps=max(self.state.max_steps, 1),
             seed=self.args.seed,
-            told=told,
+            training=self.model.training,
+            target_length=target_length,
             repeats=repeats,
             state=self.reward_state,
         )
+        return shape_rewards(name, lengths, correct, self._group_size(), self.args.length_reward_args or {}, context)
 
-    def _neutral(self, rewards_per_func: torch.Tensor) -> torch.Tensor:
-        """(N,) bool: where TRL's advantage is 0 but for rounding, which a small std may blow up."""
-        group_size, shifted = self._group_size(), self.args.advantage_estimator == "batch"
-        if group_size < 2 or shifted or rewards_per_func.isnan().all(1).any():
-            return torch.zeros(len(rewards_per_func), dtype=torch.bool, device=rewards_per_func.device)
-        total = (rewards_per_func * self.reward_weights.to(rewards_per_func)).nansum(1)
-        return rloo_advantages(total, group_size).abs() <= ROUNDING
-
-    def _advantages(self, advantages: torch.Tensor) -> torch.Tensor:
-        """TRL's advantages (B,) of this process made into those of the estimator, with the second one added."""
-        group_size, estimator = self._group_size(), self.args.advantage_estimator
-        shaped: Shaped = self._rollouts["shaped"]
-        local: slice = self._rollouts["local"]
-        if estimator == "rloo" and group_size > 1:  # evaluation may take single rollouts
-            advantages = advantages * (group_size / (group_size - 1))
-        if shaped.second is not None and group_size > 1:
-            normalise = grpo_advantages if estimator == "grpo" else rloo_advantages
-            second = normalise(shaped.second, group_size)
-            if shaped.second_weight is not None:
-                second = second * shaped.second_weight
-            advantages = advantages + second[local].to(advantages)
-            self._rollouts["neutral"] = self._rollouts["neutral"] & (second[local] == 0)
-        kept = self._rollouts["kept"]
-        if estimator == "batch":
-            gathered = self.accelerator.gather(advantages)
-            advantages = batch_whitened(gathered, self._rollouts["cut"] * kept)[local].to(advantages)
-        return advantages * kept[local].to(advantages)
-
-    def _mask_cut_and_dropped(self, output: dict[str, Any]) -> None:
-        """Take tokens past a cut and dropped groups out of the loss and out of the number of tokens it is over."""
-        shaped: Shaped = self._rollouts["shaped"]
-        if shaped.cut is None and shaped.kept is None:
-            return
-        local: slice = self._rollouts["local"]
+    def _keep_in_loss(self, output: dict[str, Any], loss_tokens: torch.Tensor) -> None:
+        """Take all but the first `loss_tokens` (B,) of each response out of the loss and out of its token count."""
         mask = output["completion_mask"]
         places = torch.arange(mask.shape[1], device=mask.device)
-        counted = (places < self._rollouts["cut"][local, None]) & (self._rollouts["kept"][local, None] > 0)
-        output["completion_mask"] = mask = mask * counted.to(mask)
+        output["completion_mask"] = mask = mask * (places < loss_tokens[:, None]).to(mask)
         in_loss = mask * output["tool_mask"] if "tool_mask" in output else mask
         output["num_items_in_batch"] = self.accelerator.gather(in_loss.sum()).sum()
 
-    def _fill_gammas(self, gammas: torch.Tensor, advantages: torch.Tensor, output: dict[str, Any]) -> None:
-        """Overwrite the (B, T) `gammas` of correct responses with at least `min_steps` steps."""
-        aligned: dict[int, TokenSteps] = {}
-        for row, ids in enumerate(self._rollouts["ids"]):
-            if self._rollouts["correct"][row] and advantages[row] != 0:
-                steps = align_steps(
-                    ids,
-                    self._bytes_table,
-                    phrases=self.args.phrases,
-                    min_chars=self.args.min_step_chars,
-                    lone_trigger_chars=self.args.lone_trigger_chars,
-                )
-                if steps is not None and len(steps.steps) >= self.credit_config.min_steps:
-                    aligned[row] = steps
-        scores = self._labelled(aligned) if self.args.step_scores == "oracle" else self._score(aligned, output)
-        baselines = []
-        for row, steps in aligned.items():
-            accuracy = float(self._rollouts["group_accuracy"][row])
-            answer_tokens = steps.answer[1] - steps.answer[0]
-            total_tokens = int(output["prompt_mask"][row].sum()) + len(self._rollouts["ids"][row])
-            baselines.append(
-                baseline_score(accuracy, answer_tokens, total_tokens, self.credit_config.baseline_exponent)
-            )
-            owner = torch.tensor(steps.step_of_token, device=gammas.device)
-            has_tokens = torch.zeros(len(steps.steps), dtype=torch.bool, device=gammas.device)
-            has_tokens[owner[owner >= 0]] = True
-            per_step = step_gammas(
-                scores[row].to(gammas.device),
-                float(advantages[row]),
-                accuracy,
-                answer_tokens,
-                total_tokens,
-                self.state.global_step + 1,  # steps count from 1, as in verl
-                self.credit_config,
-                has_tokens,
-            )
-            gammas[row, : len(owner)] = token_gammas(per_step, owner).to(gammas)
-        local = torch.tensor([[sum(baselines), len(baselines)]], dtype=torch.float64, device=gammas.device)
-        total, count = self.accelerator.gather(local).sum(0).tolist()
-        self._metrics[self._mode()]["attnpo/baseline_score"].append(total / count if count else math.nan)
+    def _scored(
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], ids: list[list[int]], wanted: torch.Tensor
+    ) -> dict[int, ScoredSteps]:
+        """Steps and step scores of the `wanted` rows (B,) that have at least `min_steps` steps."""
+        start = time.perf_counter()
+        settings = (self.args.phrases, self.args.min_step_chars, self.args.lone_trigger_chars)
+        found = {row: align_steps(ids[row], self._bytes_table, *settings) for row in wanted.nonzero()[:, 0].tolist()}
+        aligned = {row: s for row, s in found.items() if s is not None and len(s.steps) >= self.credit_config.min_steps}
+        prompts = {row: output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist() for row in aligned}
+        if self.args.step_scores == "oracle":
+            assert self._step_labels is not None
+            scores = {
+                row: oracle_scores(self._step_labels(inputs[row], [s.text[a:b] for a, b, *_ in s.steps]))
+                for row, s in aligned.items()
+            }
+        else:
+            scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
+        self._scoring_seconds += time.perf_counter() - start
+        return {row: ScoredSteps(s, scores[row], len(prompts[row])) for row, s in aligned.items()}
 
-    def _labelled(self, aligned: dict[int, TokenSteps]) -> dict[int, torch.Tensor]:
-        """Scores (K,) of each row in `aligned` from the labels of its steps."""
-        assert self._step_labels is not None
-        return {
-            row: oracle_scores(
-                self._step_labels(self._rollouts["inputs"][row], [steps.text[s.start : s.end] for s in steps.steps])
-            )
-            for row, steps in aligned.items()
-        }
-
-    def _score(self, aligned: dict[int, TokenSteps], output: dict[str, Any]) -> dict[int, torch.Tensor]:
-        """Step scores (K,) of each row in `aligned`, the mean over the chosen heads."""
-        rows = sorted(aligned, key=lambda row: len(self._rollouts["ids"][row]))  # little padding in a batch
+    def _attention_scores(self, responses: dict[int, Response]) -> dict[int, torch.Tensor]:
+        """Step scores (K,) of each response, the mean over the chosen heads."""
+        rows = sorted(responses, key=lambda row: len(responses[row].ids))  # little padding in a batch
         size = self.args.scoring_batch_size
         batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-        if self.args.scoring_full_forward:  # sharded parameters: every process must run as many forwards
-            batches += [[] for _ in range(int(self._gathered([len(batches)]).max()) - len(batches))]
-        model = self.model_wrapped if self.args.scoring_full_forward else self.accelerator.unwrap_model(self.model)
+        sharded = self._sharded()
+        if sharded:  # every process takes part in as many forward passes, with a token of its own if need be
+            batches += [[]] * (int(self._gathered([len(batches)]).max()) - len(batches))
+        idle = Response([0], [0], None)
+        model = self.model_wrapped if sharded else self.accelerator.unwrap_model(self.model)
         scores: dict[int, torch.Tensor] = {}
         for batch in batches:
-            responses = [
-                Response(
-                    output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist(),
-                    self._rollouts["ids"][row],
-                    aligned.get(row),
-                )
-                for row in batch or [0]  # an empty turn still takes part in the sharded forward
-            ]
             with self.accelerator.autocast():
                 per_head = score_batch(
                     model,
                     self.heads,
-                    responses if batch else [responses[0]._replace(steps=None)],
+                    [responses[row] for row in batch] or [idle],
                     self.accelerator.device,
                     chunk_rows=self.args.scoring_chunk_rows,
-                    stop_early=not self.args.scoring_full_forward,
+                    stop_early=not sharded,
                 )
             scores |= {row: score.mean(0) for row, score in zip(batch, per_head, strict=False)}
         return scores
 
-    def _log_gammas(self, gammas: torch.Tensor, advantages: torch.Tensor, completion_mask: torch.Tensor) -> None:
-        tokens = completion_mask.bool()
-        lowered = (gammas < 1) & tokens
-        positive = (advantages > 0).unsqueeze(1)
-        sums = torch.stack(
-            [
-                (lowered & positive).sum(),
-                (lowered & ~positive).sum(),
-                (gammas * tokens).sum(),
-                tokens.sum(),
-            ]
-        ).double()
-        pa, na, gamma, count = self.accelerator.gather(sums.unsqueeze(0)).sum(0).tolist()
-        self._metrics[self._mode()]["attnpo/pa_token_share"].append(pa / max(count, 1.0))
-        self._metrics[self._mode()]["attnpo/na_token_share"].append(na / max(count, 1.0))
-        self._metrics[self._mode()]["attnpo/mean_gamma"].append(gamma / max(count, 1.0))
+    def _sharded(self) -> bool:
+        """Whether the parameters are spread over the processes (FSDP, ZeRO-3)."""
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        return bool(self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3))
 
-    def _relog_advantages(self, rescaled: torch.Tensor, completion_mask: torch.Tensor) -> None:
-        """Put the rescaled advantages, token means, where TRL logged the plain ones."""
-        tokens = completion_mask.sum(1).clamp(min=1)
-        means = self.accelerator.gather((rescaled * completion_mask).sum(1) / tokens).tolist()
-        logged = self._logs["advantages"]
-        for _ in means:
-            logged.pop()
-        logged.extend(means)
+    # What is logged.
+
+    def _log_value(self, name: str, value: Any) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(float(value))
+
+    def _log_rescaling(self, rescaled: Rescaled, advantages: torch.Tensor, completion_mask: torch.Tensor) -> None:
+        """Shares of tokens that PA and NA touch, and the rescaled advantages where TRL logged its own."""
+        tokens = completion_mask.bool()
+        lowered, positive = (rescaled.gammas < 1) & tokens, (advantages > 0).unsqueeze(1)
+        sums = [(lowered & positive).sum(), (lowered & ~positive).sum(), (rescaled.gammas * tokens).sum(), tokens.sum()]
+        local = [*map(float, sums), math.fsum(rescaled.baselines), len(rescaled.baselines)]
+        totals = self.accelerator.gather(torch.tensor([local], dtype=torch.float64, device=tokens.device)).sum(0)
+        pa, na, gamma, count, baselines, scored = totals.tolist()
+        for name, value in (("pa_token_share", pa), ("na_token_share", na), ("mean_gamma", gamma)):
+            self._log_value(f"attnpo/{name}", value / max(count, 1.0))
+        if self.args.attnpo and self.model.training:
+            self._log_value("attnpo/baseline_score", baselines / scored if scored else math.nan)
+        means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
+        gathered = self.accelerator.gather(means).tolist()
+        logged = self._logs["advantages"]  # bounded: of a large evaluation batch it holds the end alone
+        earlier = list(logged)[: -len(gathered)]
+        logged.clear()
+        logged.extend(earlier + gathered)
 
 
 class _ScoringShare(TrainerCallback):
-    """Logs the time the scoring pass took as a share of the whole step."""
+    """Logs the time that aligning and scoring took as a share of the whole step."""
 
     def __init__(self, trainer: AttnPOTrainer) -> None:
         self.trainer = trainer

@@ -13,6 +13,7 @@ from fakes import correctness
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
+from attnpo.method.advantages import rloo_advantages
 from attnpo.rewards import tlmre_rewards
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
@@ -73,27 +74,33 @@ def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
 
 
 class PlainRLOO(GRPOTrainer):
-    """Plain GRPO without scaling, its advantages times G / (G - 1)."""
+    """Plain GRPO with the exact leave-one-out advantages of its rewards."""
+
+    def _calculate_rewards(self, *arguments: Any) -> torch.Tensor:
+        self.lengths = torch.tensor([len(ids) for ids in arguments[-1]])
+        correct = super()._calculate_rewards(*arguments)
+        self.exact = rloo_advantages(tlmre_rewards(self.lengths, correct[:, 0], 4), 4)
+        correct[:, 0] = tlmre_rewards(self.lengths, correct[:, 0], 4)
+        return correct
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)
-        output["advantages"] = output["advantages"] * (self.num_generations / (self.num_generations - 1))
+        # TRL's own, over the group's mean in float32, times G / (G - 1)
+        assert torch.allclose(output["advantages"] * (4 / 3), self.exact.float(), atol=1e-6)
+        output["advantages"] = self.exact.float()
         return output
 
 
-def test_gamma_one_is_plain_grpo_times_g_over_g_minus_one_to_the_bit(tmp_path: Path, dataset: datasets.Dataset) -> None:
-    def tlmre(completions: list[Any], completion_ids: list[list[int]], answer: list[str], **_: Any) -> list[float]:
-        lengths = torch.tensor([len(ids) for ids in completion_ids])
-        correct = torch.tensor(correctness(completions, answer))
-        return tlmre_rewards(lengths, correct, 4).tolist()
-
+def test_gamma_one_is_plain_grpo_with_leave_one_out_advantages_to_the_bit(
+    tmp_path: Path, dataset: datasets.Dataset
+) -> None:
     ours = attnpo_trainer(tmp_path / "ours", dataset, credit={"positive": False, "negative": False})
     before = weights(ours)
     ours.train()
     model, tokenizer = fresh()
     plain = PlainRLOO(
         model=model,
-        reward_funcs=tlmre,
+        reward_funcs=correctness,
         args=GRPOConfig(output_dir=str(tmp_path / "plain"), **COMMON),
         train_dataset=dataset,
         processing_class=tokenizer,
@@ -197,7 +204,9 @@ def test_it_evaluates_single_rollouts(tmp_path: Path, dataset: datasets.Dataset)
     assert metrics["eval_attnpo/mean_gamma"] == 1  # a single rollout has no advantage to rescale
 
 
-def test_a_loss_in_parts_of_like_length_is_the_loss_of_all(tmp_path: Path, dataset: datasets.Dataset) -> None:
+def test_a_loss_in_parts_of_like_length_is_the_loss_of_all(
+    tmp_path: Path, dataset: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = attnpo_trainer(tmp_path, dataset)
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([9, 40, 3, 0, 17, 40, 1])  # 0: a group that was dropped
@@ -211,8 +220,8 @@ def test_a_loss_in_parts_of_like_length_is_the_loss_of_all(tmp_path: Path, datas
         lambda module, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
 
-    def logps_and_gradient(size: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        trainer.args.loss_batch_size = size
+    def logps_and_gradient(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        monkeypatch.setattr("attnpo.training.trainer.LOSS_ROWS", size)
         trainer.model.zero_grad()
         logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, 48, compute_entropy=True
@@ -221,7 +230,7 @@ def test_a_loss_in_parts_of_like_length_is_the_loss_of_all(tmp_path: Path, datas
         gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
         return logps.detach() * completion_mask, entropies.detach() * completion_mask, gradient
 
-    whole, parts = logps_and_gradient(None), logps_and_gradient(3)
+    whole, parts = logps_and_gradient(7), logps_and_gradient(3)
     hook.remove()
     assert widths == [(7, 54), (3, 9), (3, 46), (1, 46)]
     for one, other in zip(whole, parts, strict=True):

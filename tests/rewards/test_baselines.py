@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from places import ROOT
 
 from attnpo.errors import AttnPOError
-from attnpo.rewards import (
-    REWARDS,
-    Context,
-    Shaped,
-    batch_whitened,
-    check_reward,
-    context_fields,
-    grpo_advantages,
-    shape_rewards,
-)
-from attnpo.rewards.ladder import smallest_target
+from attnpo.method.advantages import batch_whitened, grpo_advantages
+from attnpo.rewards import REWARDS, Context, Shaped, check_reward, context_fields, shape_rewards
+from attnpo.rewards.adaptive_target import smallest_target
 from attnpo.rewards.repetition import repeats_itself
 
 # Formulas in float64: only the order of the operations may differ from the hand's.
@@ -66,22 +58,27 @@ def test_thinkprune_tightens_in_equal_parts_and_cuts() -> None:
     assert by_step[5] == by_step[6] == by_step[7] == [1, 0, 0, 0]
     first = shaped("thinkprune", [10, 40], [0, 1], limits=[30])
     assert first.rewards.tolist() == [0, 0]
-    assert first.cut is not None and first.cut.tolist() == [30, 30]
-    assert first.kept is None
+    assert first.truncate_at is not None and first.truncate_at.tolist() == [30, 30]
+    assert first.keep is None
     with pytest.raises(AttnPOError, match=r"limits \[3, 3\]: give at least one, each below"):
         shaped("thinkprune", [1, 2], [1, 1], limits=[3, 3])
 
 
 def test_l1() -> None:
-    told = torch.tensor([100.0, 100.0, 100.0, 100.0])
+    asked = torch.tensor([100.0, 100.0, 100.0, 100.0])
     # exact, alpha .01: 1 - .01 * |100 - 80| = .8; wrong: -.01 * 50 = -.5; 1; 1 - .01 * 200 = -1
-    assert rewards("l1_exact", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, told=told) == [0.8, -0.5, 1, -1]
+    assert rewards("l1_exact", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, target_length=asked) == [
+        0.8,
+        -0.5,
+        1,
+        -1,
+    ]
     # max, alpha .01, delta .5: .01 * 20 + .5 = .7; wrong 0; .5; .01 * -200 + .5 < 0
-    assert rewards("l1_max", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, told=told) == [0.7, 0, 0.5, 0]
+    assert rewards("l1_max", [80, 150, 100, 300], [1, 0, 1, 1], alpha=0.01, target_length=asked) == [0.7, 0, 0.5, 0]
     # a budget of 1000 tokens left is clipped at 1
-    assert rewards("l1_max", [80, 80], [1, 0], alpha=0.01, told=torch.tensor([1000, 1000])) == [1, 0]
+    assert rewards("l1_max", [80, 80], [1, 0], alpha=0.01, target_length=torch.tensor([1000, 1000])) == [1, 0]
     for name in ("l1_exact", "l1_max"):
-        with pytest.raises(AttnPOError, match="give the method a `tell` section"):
+        with pytest.raises(AttnPOError, match="give the method a `target_length` section"):
             shaped(name, [1, 2], [1, 0])
 
 
@@ -170,28 +167,28 @@ def test_diet() -> None:
     one = shaped("diet", [10, 20, 30], [1, 1, 1], step=0)
     z = 10 / math.sqrt(200 / 3)
     assert one.rewards.tolist() == [1, 1, 1]
-    assert one.second is not None and one.second.tolist() == pytest.approx([z, 0, -z], abs=TOLERANCE)
-    assert one.second_weight is not None and one.second_weight.tolist() == pytest.approx([0.5] * 3)
+    assert one.auxiliary is not None and one.auxiliary.tolist() == pytest.approx([z, 0, -z], abs=TOLERANCE)
+    assert one.auxiliary_weight is not None and one.auxiliary_weight.tolist() == pytest.approx([0.5] * 3)
     # Half way the cosine is at 1/2, after a half period at 0, and back after a whole one.
     for step, share in ((50, 0.5), (100, 0.0), (200, 1.0)):
-        weight = shaped("diet", [10, 20, 30], [1, 1, 1], step=step).second_weight
+        weight = shaped("diet", [10, 20, 30], [1, 1, 1], step=step).auxiliary_weight
         assert weight is not None and weight.tolist() == pytest.approx([0.5 * share] * 3)
     # Half wrong: e = .5; t between 40 and 50 of a budget of 100, so lengths up to 40 all lie within it: no spread.
     half = shaped("diet", [10, 20, 30, 40], [1, 1, 0, 0], budget=100)
-    assert half.second is not None and half.second.tolist() == [0, 0, 0, 0]
-    assert half.second_weight is not None and half.second_weight[0] == pytest.approx(0.25, rel=1e-3)  # .5 * p
+    assert half.auxiliary is not None and half.auxiliary.tolist() == [0, 0, 0, 0]
+    assert half.auxiliary_weight is not None and half.auxiliary_weight[0] == pytest.approx(0.25, rel=1e-3)  # .5 * p
     # Far past every target, x - t differs by a constant: z = +-1, for the correct one alone.
     far = shaped("diet", [1000, 2000], [1, 0], budget=100)
-    assert far.second is not None and far.second.tolist() == pytest.approx([1, 0], abs=TOLERANCE)
+    assert far.auxiliary is not None and far.auxiliary.tolist() == pytest.approx([1, 0], abs=TOLERANCE)
 
 
 def test_diet_draws_from_seed_and_step_alone() -> None:
     lengths, correct = list(range(30, 110, 10)), [1, 0, 1, 0, 1, 0, 1, 0]
     scores = {
-        key: shaped("diet", lengths, correct, budget=150, seed=key[0], step=key[1]).second.tolist()  # type: ignore[union-attr]
+        key: shaped("diet", lengths, correct, budget=150, seed=key[0], step=key[1]).auxiliary.tolist()  # type: ignore[union-attr]
         for key in ((0, 1), (0, 2), (1, 1))
     }
-    again = shaped("diet", lengths, correct, budget=150, seed=0, step=1).second
+    again = shaped("diet", lengths, correct, budget=150, seed=0, step=1).auxiliary
     assert again is not None and again.tolist() == scores[0, 1]
     assert len({tuple(s) for s in scores.values()}) == 3
 
@@ -200,8 +197,8 @@ def test_dler() -> None:
     # Limit 100: group 1 keeps both kinds; group 2 loses its only correct one and is dropped; group 3 all correct.
     found = shaped("dler", [90, 101, 50, 200, 90, 100], [1, 1, 0, 1, 1, 1], 2, limit=100)
     assert found.rewards.tolist() == [1, 0, 0, 0, 1, 1]
-    assert found.kept is not None and found.kept.tolist() == [True, True, False, False, False, False]
-    assert found.cut is not None and found.cut.tolist() == [100] * 6
+    assert found.keep is not None and found.keep.tolist() == [True, True, False, False, False, False]
+    assert found.truncate_at is not None and found.truncate_at.tolist() == [100] * 6
 
 
 def test_dot() -> None:
@@ -209,8 +206,8 @@ def test_dot() -> None:
     lengths = [100] * 7 + [400]
     found = shaped("dot", lengths, [1] * 8, std_multiplier=2.0)
     assert found.rewards.tolist() == [1] * 7 + [0]
-    assert found.cut is not None and found.cut.tolist() == [100] * 7 + [349]
-    assert found.kept is not None and found.kept.all()
+    assert found.truncate_at is not None and found.truncate_at.tolist() == [100] * 7 + [349]
+    assert found.keep is not None and found.keep.all()
     # One token short of the margin, one wrong response, equal lengths: nothing is cut and the groups are dropped
     # unless they have both kinds.
     for others, correct, changes, kept in (
@@ -221,8 +218,8 @@ def test_dot() -> None:
     ):
         same = shaped("dot", others, correct, std_multiplier=2.0, **changes)
         assert same.rewards.tolist() == correct
-        assert same.cut is not None and same.cut.tolist() == others
-        assert same.kept is not None and same.kept.tolist() == [kept] * 8
+        assert same.truncate_at is not None and same.truncate_at.tolist() == others
+        assert same.keep is not None and same.keep.tolist() == [kept] * 8
 
 
 def test_dot_refuses_a_multiplier_that_no_length_can_reach() -> None:
@@ -292,14 +289,14 @@ groups = st.integers(2, 8).flatmap(
 
 
 def on_group(name: str, lengths: list[int], correct: list[int], order: list[int], **changes: Any) -> Shaped:
-    told = torch.full((len(lengths),), 90)
+    asked = torch.full((len(lengths),), 90)
     repeats = torch.tensor([n % 3 == 0 for n in lengths])[order]
     picked = [lengths[i] for i in order], [correct[i] for i in order]
-    return shaped(name, *picked, told=told, repeats=repeats, total_steps=10, **SMALL.get(name, {}), **changes)
+    return shaped(name, *picked, target_length=asked, repeats=repeats, total_steps=10, **SMALL.get(name, {}), **changes)
 
 
 def finite(result: Shaped) -> bool:
-    parts = (result.rewards, result.second, result.second_weight)
+    parts = (result.rewards, result.auxiliary, result.auxiliary_weight)
     return all(bool(part.isfinite().all()) for part in parts if part is not None)
 
 
@@ -317,12 +314,12 @@ def test_every_reward_is_finite_and_does_not_look_at_the_order(
     assert plain.rewards.dtype == torch.float64
     # sums over the group run in another order
     assert torch.allclose(plain.rewards[order], mixed.rewards, atol=1e-9)
-    for one, other in ((plain.kept, mixed.kept), (plain.cut, mixed.cut)):
+    for one, other in ((plain.keep, mixed.keep), (plain.truncate_at, mixed.truncate_at)):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert torch.equal(one[order], other)
-    if plain.cut is not None:
-        gone = torch.tensor(lengths) > plain.cut
+    if plain.truncate_at is not None:
+        gone = torch.tensor(lengths) > plain.truncate_at
         assert not plain.rewards[gone].any()
 
 
@@ -345,7 +342,7 @@ def test_a_correct_response_never_earns_less_than_a_wrong_one(
 def test_equal_lengths_say_nothing_but_correctness(name: str, correct: list[int]) -> None:
     found = on_group(name, [90] * 4, correct, [0, 1, 2, 3])
     assert finite(found)
-    assert found.second is None or not found.second.any()
+    assert found.auxiliary is None or not found.auxiliary.any()
     for value in (0, 1):
         assert len({r for r, c in zip(found.rewards.tolist(), correct, strict=True) if c == value}) <= 1
 
@@ -353,19 +350,19 @@ def test_equal_lengths_say_nothing_but_correctness(name: str, correct: list[int]
 @pytest.mark.parametrize("name", sorted(set(REWARDS) - {"diet"}))
 def test_groups_do_not_see_each_other(name: str) -> None:
     lengths, correct = [90, 130, 60, 100, 20, 180, 80, 70], [1, 1, 0, 1, 1, 1, 1, 1]
-    told, repeats = torch.full((8,), 90), torch.tensor([False] * 8)
-    together = shaped(name, lengths, correct, 4, told=told, repeats=repeats, **SMALL.get(name, {}))
+    asked, repeats = torch.full((8,), 90), torch.tensor([False] * 8)
+    together = shaped(name, lengths, correct, 4, target_length=asked, repeats=repeats, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
         alone = shaped(
-            name, lengths[part], correct[part], told=told[part], repeats=repeats[part], **SMALL.get(name, {})
+            name, lengths[part], correct[part], target_length=asked[part], repeats=repeats[part], **SMALL.get(name, {})
         )
         assert torch.equal(together.rewards[part], alone.rewards)
 
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_shapes_and_values_are_checked(name: str) -> None:
-    context = {"told": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
+    context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from places import GOLDEN
 
 from attnpo.errors import AttnPOError
-from attnpo.rewards import rloo_advantages, rloo_rewards, tlmre_rewards
+from attnpo.method.advantages import rloo_advantages
+from attnpo.rewards import rloo_rewards, tlmre_rewards
 
 VECTORS = json.loads((GOLDEN / "tlmre_rewards.json").read_text())
 # The golden vectors come from the same formulas in float64; only the order of the operations may differ.

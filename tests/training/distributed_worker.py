@@ -39,7 +39,6 @@ def main(out: Path, full_forward: bool, length_reward: str) -> None:
         min_step_chars=1,
         lone_trigger_chars=1,
         credit={"warmup_steps": 0},
-        scoring_full_forward=full_forward,
         length_reward=length_reward,
         length_reward_args={"limit": LIMIT} if length_reward == "dler" else None,
     )
@@ -52,19 +51,27 @@ def main(out: Path, full_forward: bool, length_reward: str) -> None:
         ),
         processing_class=AutoTokenizer.from_pretrained(MODEL_DIR),
     )
+    if full_forward:  # as with sharded parameters
+        trainer._sharded = lambda: True  # type: ignore[method-assign]
     seen: dict[str, Any] = {}
-    generate = trainer._generate_and_score_completions
+    calculate, generate = trainer._calculate_rewards, trainer._generate_and_score_completions
+
+    def spy_calculate(inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+        rewards = calculate(inputs, prompts, completions, ids)
+        first = trainer.accelerator.process_index * len(ids)
+        local, credit = slice(first, first + len(ids)), trainer._credit
+        assert credit is not None
+        seen["lengths"] = [len(response) for response in ids]
+        seen["correct"] = credit.correct[local].int().tolist()
+        seen["group_accuracy"] = credit.accuracy[local].tolist()
+        seen["left"] = credit.truncate_at[local].tolist()
+        return rewards
 
     def spy(inputs: Any) -> Any:
         output = generate(inputs)
-        local = trainer._rollouts["local"]
         seen["prompts"] = [example["prompt"][0]["content"] for example in inputs]
-        seen["lengths"] = [len(ids) for ids in trainer._rollouts["ids"]]
-        seen["correct"] = trainer._rollouts["correct"].int().tolist()
-        seen["group_accuracy"] = trainer._rollouts["group_accuracy"].tolist()
         seen["last_token_advantage"] = [
-            output["advantages"][row, kept - 1].item()
-            for row, kept in enumerate(trainer._rollouts["cut"][local].tolist())
+            output["advantages"][row, left - 1].item() for row, left in enumerate(seen["left"])
         ]
         seen["items"] = int(output["num_items_in_batch"])
         seen["loss_tokens"] = output["completion_mask"].sum(1).tolist()
@@ -73,6 +80,7 @@ def main(out: Path, full_forward: bool, length_reward: str) -> None:
         )
         return output
 
+    trainer._calculate_rewards = spy_calculate  # type: ignore[method-assign]
     trainer._generate_and_score_completions = spy  # type: ignore[method-assign]
     trainer.train()
     seen["logged_advantages"] = list(trainer._logs["advantages"])

@@ -14,7 +14,8 @@ import torch
 from distributed_worker import LIMIT
 from places import TESTS
 
-from attnpo.rewards import batch_whitened, rloo_advantages, tlmre_rewards
+from attnpo.method.advantages import batch_whitened, rloo_advantages
+from attnpo.rewards import tlmre_rewards
 from attnpo.rewards.dler import dler_rewards
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -71,8 +72,8 @@ def test_cuts_drops_and_whitening_are_over_all_processes(tmp_path: Path) -> None
     )
     shaped = dler_rewards(lengths, right, 8, LIMIT)
     assert torch.equal(shaped.rewards, right.double())  # a response that was cut is wrong already
-    assert (lengths > LIMIT).any() and shaped.kept is not None and shaped.kept.any()
-    weights = lengths.clamp(max=LIMIT) * shaped.kept
+    assert (lengths > LIMIT).any() and shaped.keep is not None and shaped.keep.any()
+    weights = lengths.clamp(max=LIMIT) * shaped.keep
     assert torch.equal(kept_tokens, weights)
     assert ranks[0]["items"] == ranks[1]["items"] == int(weights.sum())
     centred = shaped.rewards - shaped.rewards.view(2, 8).mean(1).repeat_interleave(8)

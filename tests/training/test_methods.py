@@ -12,18 +12,20 @@ import torch
 from fakes import correctness
 from test_baselines import SMALL
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
 
 from attnpo.errors import AttnPOError
+from attnpo.method.advantages import batch_whitened, grpo_advantages, rloo_advantages
 from attnpo.method.credit import oracle_scores
 from attnpo.probing.labels import oracle_labels
 from attnpo.problems.training_sets import Item
-from attnpo.rewards import REWARDS, LengthReward, Shaped, batch_whitened, grpo_advantages
+from attnpo.rewards import REWARDS, LengthReward, Shaped
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 ITEMS = {p.id: Item(p.id, p.text, p.answer, p) for p in problems.load("train") if p.chain <= 2}
 ROWS = [
-    {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "told": 40}
+    {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "target_length": 40}
     for item in list(ITEMS.values())[:8]
 ]
 SETTINGS: dict[str, Any] = {
@@ -66,20 +68,30 @@ def made(folder: Path, reward: Any = correctness, **changes: Any) -> AttnPOTrain
 
 
 def watched(trainer: AttnPOTrainer) -> list[dict[str, Any]]:
-    """What the trainer hands to the loss, a generation each, with TRL's advantages before ours."""
+    """What the trainer hands to the loss, a generation each, with the shaped rewards and the credit before it."""
     seen: list[dict[str, Any]] = []
-    generate, advantages = trainer._generate_and_score_completions, trainer._advantages
+    generate, shape, calculate = (
+        trainer._generate_and_score_completions,
+        trainer._shape,
+        trainer._calculate_rewards,
+    )
 
-    def spy_advantages(plain: torch.Tensor) -> torch.Tensor:
-        seen.append({"plain": plain.clone()})
-        return advantages(plain)
+    def spy_shape(*arguments: Any) -> Shaped:
+        seen.append({"shaped": shape(*arguments)})
+        return seen[-1]["shaped"]
+
+    def spy_calculate(inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+        rewards = calculate(inputs, prompts, completions, ids)
+        seen[-1] |= {"credit": trainer._credit, "inputs": inputs, "ids": ids}
+        return rewards
 
     def spy(inputs: Any) -> Any:
         output = generate(inputs)
-        seen[-1] |= {**output, "rollouts": dict(trainer._rollouts), "inputs": inputs}
+        seen[-1] |= output
         return output
 
-    trainer._advantages = spy_advantages  # type: ignore[method-assign]
+    trainer._shape = spy_shape  # type: ignore[method-assign]
+    trainer._calculate_rewards = spy_calculate  # type: ignore[method-assign]
     trainer._generate_and_score_completions = spy  # type: ignore[method-assign]
     return seen
 
@@ -113,7 +125,9 @@ def test_cut_and_dropped_tokens_leave_the_loss(tmp_path: Path, monkeypatch: pyte
     def first_group_cut_at_ten(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> Shaped:
         first = torch.arange(len(lengths)) < group_size
         return Shaped(
-            correct.double() * ~first, kept=torch.tensor([True] * 4 + [False] * 4), cut=torch.where(first, 10, lengths)
+            correct.double() * ~first,
+            keep=torch.tensor([True] * 4 + [False] * 4),
+            truncate_at=torch.where(first, 10, lengths),
         )
 
     with_reward(monkeypatch, first_group_cut_at_ten)
@@ -130,8 +144,8 @@ def test_cut_and_dropped_tokens_leave_the_loss(tmp_path: Path, monkeypatch: pyte
     assert not mask[4:].any()
     assert output["num_items_in_batch"] == 40
     assert not output["advantages"][4:].any()
-    assert not output["rollouts"]["correct"][:4].any()  # cut, so wrong, whatever the grader said
-    assert output["rollouts"]["group_accuracy"][:4].tolist() == [0] * 4
+    assert not output["credit"].correct[:4].any()  # cut, so wrong, whatever the grader said
+    assert output["credit"].accuracy[:4].tolist() == [0] * 4
     entry = trainer.state.log_history[0]
     assert (entry["rollouts/cut_share"], entry["rollouts/kept_share"]) == (0.5, 0.5)
     # On policy: minus the mean of the advantages over the tokens that are left.
@@ -142,14 +156,15 @@ def test_a_second_advantage_is_normalised_alone_and_added(tmp_path: Path, monkey
     second, weight = torch.arange(8.0, dtype=torch.float64) ** 2, torch.full((8,), 0.25, dtype=torch.float64)
 
     def with_second(lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> Shaped:
-        return Shaped(correct.double(), second=second, second_weight=weight)
+        return Shaped(correct.double(), auxiliary=second, auxiliary_weight=weight)
 
     with_reward(monkeypatch, with_second, "grpo")
     trainer = made(tmp_path, every_other, length_reward="made_up", max_steps=1)
     seen = watched(trainer)
     trainer.train()
-    expected = seen[0]["plain"] + 0.25 * grpo_advantages(second, 4).float()
-    assert torch.equal(seen[0]["advantages"][:, 0], expected)
+    correct = torch.tensor([1.0, 0.0] * 4)
+    expected = grpo_advantages(correct, 4) + 0.25 * grpo_advantages(second, 4)
+    assert torch.equal(seen[0]["advantages"][:, 0], expected.float())
     assert trainer.args.scale_rewards == "group"
 
 
@@ -158,11 +173,13 @@ def test_batch_whitening_is_over_the_tokens_that_are_kept(tmp_path: Path) -> Non
     trainer = made(tmp_path, every_other, length_reward="dler", length_reward_args={"limit": limit}, max_steps=1)
     seen = watched(trainer)
     trainer.train()
-    output, rollouts = seen[0], seen[0]["rollouts"]
+    output = seen[0]
     assert (trainer.args.advantage_estimator, trainer.args.scale_rewards) == ("batch", "none")
-    lengths = torch.tensor([len(ids) for ids in rollouts["ids"]])
-    weights = lengths.clamp(max=limit) * rollouts["kept"]
-    expected = batch_whitened(output["plain"], weights).float()
+    lengths = torch.tensor([len(ids) for ids in output["ids"]])
+    weights = lengths.clamp(max=limit) * output["shaped"].keep
+    rewards = output["shaped"].rewards
+    centred = rewards - rewards.view(-1, 4).mean(1).repeat_interleave(4)
+    expected = batch_whitened(centred, weights).float()
     assert torch.allclose(output["advantages"][:, 0], expected)
     tokens = output["completion_mask"].double()
     assert tokens.sum(1).tolist() == weights.tolist()
@@ -170,18 +187,17 @@ def test_batch_whitening_is_over_the_tokens_that_are_kept(tmp_path: Path) -> Non
         assert (output["advantages"] * tokens).sum().item() == pytest.approx(0, abs=1e-4)
 
 
-def test_the_told_length_reaches_the_reward(tmp_path: Path) -> None:
+def test_the_target_length_reaches_the_reward(tmp_path: Path) -> None:
     trainer = made(tmp_path, every_other, length_reward="l1_exact", length_reward_args={"alpha": 0.01}, max_steps=1)
     seen = watched(trainer)
     trainer.train()
-    rollouts = seen[0]["rollouts"]
-    distance = torch.tensor([abs(len(ids) - 40) for ids in rollouts["ids"]], dtype=torch.float64)
+    distance = torch.tensor([abs(len(ids) - 40) for ids in seen[0]["ids"]], dtype=torch.float64)
     correct = torch.tensor([1.0, 0.0] * 4, dtype=torch.float64)
-    assert torch.allclose(rollouts["shaped"].rewards, correct - 0.01 * distance)
+    assert torch.allclose(seen[0]["shaped"].rewards, correct - 0.01 * distance)
     for row in seen[0]["inputs"]:
-        row["told"] = None
+        row["target_length"] = None
     with pytest.raises(AttnPOError, match="l1_exact needs the length told in each prompt"):
-        trainer._context("l1_exact", seen[0]["inputs"], rollouts["ids"])
+        trainer._shape(distance, correct, seen[0]["inputs"], seen[0]["ids"])
 
 
 def test_a_state_is_carried_by_checkpoints_and_resumes_to_the_bit(
@@ -237,8 +253,18 @@ def test_rounding_chooses_neither_pa_nor_na(tmp_path: Path, monkeypatch: pytest.
     shape = {"num_generations": 3, "per_device_train_batch_size": 6}
     trainer = made(tmp_path, all_right, length_reward="made_up", attnpo=True, max_steps=1, **shape)
     seen = watched(trainer)
+    of_trl: list[torch.Tensor] = []
+    generate = GRPOTrainer._generate_and_score_completions
+
+    def noted(self: GRPOTrainer, inputs: Any) -> Any:
+        output = generate(self, inputs)
+        of_trl.append(output["advantages"].clone())
+        return output
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", noted)
     trainer.train()
-    assert seen[0]["plain"].abs().max() > 1e-5
+    assert of_trl[0].abs().max() > 1e-5
+    assert not seen[0]["advantages"].any()
     entry = trainer.state.log_history[0]
     assert (entry["attnpo/mean_gamma"], entry["attnpo/pa_token_share"], entry["attnpo/na_token_share"]) == (1, 0, 0)
 
@@ -270,12 +296,12 @@ def test_oracle_labels_take_the_place_of_attention(tmp_path: Path) -> None:
         trainer.train()
     output = seen[0]
     spared = 0
-    for row, ids in enumerate(output["rollouts"]["ids"]):
-        steps, plain = trainer_steps(trainer, ids), output["plain"][row] * (4 / 3)
-        if steps is None or not output["rollouts"]["correct"][row] or len(steps.steps) < 2:
+    for row, ids in enumerate(output["ids"]):
+        steps, plain = trainer_steps(trainer, ids), output["credit"].advantages[row]
+        if steps is None or not output["credit"].correct[row] or len(steps.steps) < 2:
             continue
         essential = labels(output["inputs"][row], [steps.text[s.start : s.end] for s in steps.steps])
-        p = float(output["rollouts"]["group_accuracy"][row])
+        p = float(output["credit"].accuracy[row])
         for place, step in enumerate(steps.step_of_token):
             gamma = 1.0
             if step >= 0 and plain > 0 and not essential[step]:
@@ -290,3 +316,62 @@ def trainer_steps(trainer: AttnPOTrainer, ids: list[int]) -> Any:
     from attnpo.method.steps import align_steps
 
     return align_steps(ids, trainer._bytes_table, "corrected", 1, 1)
+
+
+def test_dot_with_its_defaults_evaluates_small_groups(tmp_path: Path) -> None:
+    shape = {"num_generations": 12, "per_device_train_batch_size": 12, "per_device_eval_batch_size": 4}
+    trainer = made(tmp_path, length_reward="dot", num_generations_eval=2, **shape)
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))
+    assert 0 <= metrics["eval_reward"] <= 1
+    with pytest.raises(AttnPOError, match="std_multiplier 3.0 can cut nothing in groups of 4"):
+        made(tmp_path, length_reward="dot")
+
+
+def test_evaluation_scores_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a scoring pass in evaluation")
+
+    trainer = made(tmp_path, every_other, attnpo=True, num_generations_eval=2)
+    monkeypatch.setattr("attnpo.training.trainer.score_batch", refuse)
+    monkeypatch.setattr("attnpo.training.trainer.align_steps", refuse)
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:4]))
+    assert metrics["eval_attnpo/mean_gamma"] == 1
+    assert metrics["eval_attnpo/group_accuracy"] == 0.5
+
+
+def test_an_evaluation_batch_larger_than_a_generation_batch_is_evaluated(tmp_path: Path) -> None:
+    trainer = made(tmp_path, every_other, num_generations_eval=2, per_device_eval_batch_size=16)
+    assert trainer.args.generation_batch_size == 8
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS))
+    assert metrics["eval_attnpo/group_accuracy"] == 0.5
+    assert len(trainer._logs["advantages"]) == 8  # TRL keeps a generation batch
+
+
+def test_the_logged_baseline_is_the_one_that_is_used(tmp_path: Path) -> None:
+    def all_but_one(completions: list[Any], **_: Any) -> list[float]:
+        return [float(i % 4 != 0) for i in range(len(completions))]
+
+    logged = {}
+    for difficulty in (True, False):
+        credit = {"warmup_steps": 0, "difficulty": difficulty}
+        more = {"attnpo": True, "max_steps": 1, "max_completion_length": 160, "credit": credit}
+        trainer = made(tmp_path / str(difficulty), all_but_one, **more)
+        trainer.train()
+        logged[difficulty] = trainer.state.log_history[0]["attnpo/baseline_score"]
+    assert logged[True] == pytest.approx(0.75**2 * logged[False])
+
+
+def test_rewards_of_several_functions_are_weighted_and_summed(tmp_path: Path) -> None:
+    def brevity(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+        return [None if i == 1 else len(ids) / 100 for i, ids in enumerate(completion_ids)]
+
+    trainer = made(tmp_path, [every_other, brevity], length_reward="rloo", reward_weights=[2.0, 0.5], max_steps=1)
+    seen = watched(trainer)
+    trainer.train()
+    rewards = torch.tensor(
+        [2.0 * (i % 2 == 0) + (0 if i == 1 else 0.5 * len(ids) / 100) for i, ids in enumerate(seen[0]["ids"])]
+    )
+    # TRL holds the rewards of functions in float32
+    assert torch.allclose(seen[0]["credit"].advantages, rloo_advantages(rewards.double(), 4), atol=1e-6)
+    with pytest.raises(AttnPOError, match="multi_objective_aggregation is 'normalize_then_sum'"):
+        made(tmp_path, multi_objective_aggregation="normalize_then_sum")

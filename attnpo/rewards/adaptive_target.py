@@ -1,4 +1,4 @@
-"""A length target for each of three difficulties, re-chosen as training goes: what LASER-D and LASER-DE share."""
+"""The adaptive length targets of LASER-D and LASER-DE: one for each of three difficulties, re-chosen in training."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def targets_and_state(
     state = state or {"targets": [float(upper)] * 3, "seen": [[], [], []], "chosen_at": 0}
     chosen, seen, chosen_at = state["targets"], state["seen"], state["chosen_at"]
     if step - chosen_at > every:
-        ladder = [*range(lower, upper, interval), upper]
-        chosen = [smallest_target(level, seen[level], ladder, group_size) for level in range(3)]
+        candidates = [*range(lower, upper, interval), upper]
+        chosen = [smallest_target(level, seen[level], candidates, group_size) for level in range(3)]
         seen, chosen_at = [[], [], []], step - 1
     n_correct_P = correct_PG.sum(1)
     level_P = (3 * n_correct_P >= group_size).long() + (3 * n_correct_P >= 2 * group_size).long()
@@ -40,10 +40,10 @@ def targets_and_state(
     return target.repeat_interleave(group_size), {"targets": chosen, "seen": seen, "chosen_at": chosen_at}
 
 
-def smallest_target(level: int, seen: Sequence[int], ladder: Sequence[int], group_size: int) -> float:
-    """The smallest length of `ladder` with at least one correct response expected within it; its last if none."""
+def smallest_target(level: int, seen: Sequence[int], candidates: Sequence[int], group_size: int) -> float:
+    """The smallest candidate length within which at least one correct response is expected; the last if none is."""
     least_correct = (1, group_size // 3, 2 * group_size // 3)[level]
-    for length in ladder if seen else ():
+    for length in candidates if seen else ():
         if least_correct * sum(n <= length for n in seen) // len(seen) >= 1:
             return float(length)
-    return float(ladder[-1])
+    return float(candidates[-1])

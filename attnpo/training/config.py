@@ -1,0 +1,142 @@
+"""The trainer's arguments: TRL's `GRPOConfig` with the paper's defaults, and the fields that AttnPO adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig
+
+from attnpo.errors import AttnPOError
+from attnpo.method.advantages import ESTIMATORS
+from attnpo.method.credit import CreditConfig
+from attnpo.rewards import REWARDS, check_reward
+
+STEP_SCORES = ("attention", "oracle")
+
+
+@dataclass
+class AttnPOConfig(GRPOConfig):
+    """TRL's `GRPOConfig` with the paper's defaults, and the fields that AttnPO adds.
+
+    Batch sizes stay TRL's: `per_device_train_batch_size * num_processes * gradient_accumulation_steps` rollouts
+    a step, in groups of `num_generations`.
+
+    Raises:
+        AttnPOError: values that are unknown or contradict each other.
+    """
+
+    length_reward: str = field(
+        default="tlmre",
+        metadata={"help": "Name in `attnpo.rewards.REWARDS`; it shapes the first reward function's correctness."},
+    )
+    length_reward_args: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Arguments of the length reward, such as {'alpha': 0.2}."}
+    )
+    advantage_estimator: str | None = field(
+        default=None,
+        metadata={
+            "help": "'rloo': reward minus the mean of the others; 'grpo': minus the group's mean, over its std; "
+            "'batch': minus the group's mean, then whitened over the batch. Default: what `REWARDS` names."
+        },
+    )
+    attnpo: bool = field(
+        default=True, metadata={"help": "Rescale the advantages by attention; off: the length reward alone."}
+    )
+    heads: list[Any] | None = field(
+        default=None, metadata={"help": "Key-Focus Heads as [[layer, head], ...], both from 0."}
+    )
+    step_scores: str = field(
+        default="attention",
+        metadata={
+            "help": "'attention': the mean over the heads; 'oracle': from the trainer's `step_labels`, an upper bound."
+        },
+    )
+    phrases: str = field(default="corrected", metadata={"help": "Phrase set of the segmentation."})
+    min_step_chars: int = field(
+        default=80, metadata={"help": "Steps shorter than this many characters merge into a neighbour."}
+    )
+    lone_trigger_chars: int = field(
+        default=15, metadata={"help": "A summary step with at most this much beside its trigger merges to the right."}
+    )
+    credit: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "Fields of `attnpo.method.credit.CreditConfig`, such as {'warmup_steps': 1000}."},
+    )
+    scoring_batch_size: int = field(default=8, metadata={"help": "Responses a forward pass of the scoring takes."})
+    scoring_chunk_rows: int = field(
+        default=4096,
+        metadata={"help": "Attention rows (sequence, head, query) held at once; memory is this many times T floats."},
+    )
+
+    # The paper's settings where TRL's defaults differ [C].
+    learning_rate: float = field(default=2e-6, metadata={"help": "Initial learning rate for AdamW."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "The scheduler type to use."})
+    num_generations: int | None = field(default=8, metadata={"help": "Rollouts per prompt, G."})
+    max_completion_length: int | None = field(default=16384, metadata={"help": "Response budget in tokens."})
+    scale_rewards: str = field(
+        default="auto", metadata={"help": "Follows from advantage_estimator: 'group' for 'grpo', else 'none'."}
+    )
+    beta: float = field(default=0.0, metadata={"help": "KL coefficient; the paper has no KL term."})
+    vllm_importance_sampling_mode: str = field(
+        default="token_truncate",
+        metadata={"help": "TRL's default sums log-ratios over the sequence, which masks long responses away."},
+    )
+
+    def __post_init__(self) -> None:
+        _one_of("length_reward", self.length_reward, sorted(REWARDS))
+        if self.advantage_estimator is None:
+            self.advantage_estimator = REWARDS[self.length_reward].estimator
+        _one_of("advantage_estimator", self.advantage_estimator, list(ESTIMATORS))
+        _one_of("step_scores", self.step_scores, list(STEP_SCORES))
+        divides = self.advantage_estimator == "grpo"
+        scale = "group" if divides else "none"
+        if self.scale_rewards not in ("auto", scale):
+            raise AttnPOError(
+                f"scale_rewards is {self.scale_rewards!r}, but the estimator {self.advantage_estimator!r} "
+                f"{'divides' if divides else 'does not divide'} by the group's std; leave scale_rewards out"
+            )
+        self.scale_rewards = scale
+        super().__post_init__()
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise AttnPOError(
+                f"multi_objective_aggregation is {self.multi_objective_aggregation!r}, but rewards are summed "
+                "before the advantages are estimated; leave it out"
+            )
+        check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
+        if self.attnpo and self.step_scores == "attention" and not self.heads:
+            raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
+        self._refuse_unaligned_checkpoints()
+
+    def _refuse_unaligned_checkpoints(self) -> None:
+        """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
+        if self.save_strategy != "steps":
+            return
+        micro_steps = (self.steps_per_generation or 1) * self.num_iterations
+        period = math.lcm(micro_steps, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
+        if self.save_steps != int(self.save_steps):
+            raise AttnPOError(f"save_steps is {self.save_steps}; give a whole number, a multiple of {period}")
+        if int(self.save_steps) % period:
+            right = max(period, round(self.save_steps / period) * period)
+            raise AttnPOError(
+                f"save_steps is {int(self.save_steps)}, but rollouts are generated every {period} steps; a run resumed "
+                f"in between would differ from a straight one: set save_steps to {right}"
+            )
+
+    def credit_config(self) -> CreditConfig:
+        """The credit rule's constants.
+
+        Raises:
+            AttnPOError: a field that `CreditConfig` does not have.
+        """
+        known = set(CreditConfig.__dataclass_fields__)
+        unknown = sorted(set(self.credit or {}) - known)
+        if unknown:
+            raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        return CreditConfig(**(self.credit or {}))
+
+
+def _one_of(name: str, value: str, known: list[str]) -> None:
+    if value not in known:
+        raise AttnPOError(f"{name} is {value!r}; choose one of {', '.join(known)}")

@@ -1,0 +1,114 @@
+"""Rewards of whole groups to advantages (`assign`), and those to advantages of tokens (`rescale`)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attnpo.errors import AttnPOError
+from attnpo.method.advantages import batch_whitened, centred_advantages, grpo_advantages, rloo_advantages
+from attnpo.method.credit import CreditConfig, ScoredSteps, Shaped, assign, rescale, step_gammas
+from attnpo.method.steps import Step, StepKind, TokenSteps
+
+LENGTHS = torch.tensor([10, 20, 30, 40])
+CORRECT = torch.tensor([1.0, 0.0, 1.0, 1.0])
+
+
+def steps_of(step_of_token: list[int], answer: tuple[int, int]) -> TokenSteps:
+    steps = [Step(i, i + 1, StepKind.FORWARD, None) for i in range(max(step_of_token) + 1)]
+    return TokenSteps(step_of_token, steps, (0, answer[0] - 1), answer, "x" * len(steps))
+
+
+def test_leave_one_out_in_float64() -> None:
+    rewards = torch.tensor([0.9, 0.0, 0.7, 0.8], dtype=torch.float64)
+    credit = assign(Shaped(rewards), LENGTHS, CORRECT, 2)
+    assert credit.advantages.dtype == torch.float64
+    assert credit.advantages.tolist() == pytest.approx([0.9, -0.9, -0.1, 0.1], abs=1e-15)
+    assert credit.accuracy.tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert credit.correct.tolist() == [True, False, True, True]
+    assert credit.loss_tokens.tolist() == LENGTHS.tolist()
+    assert credit.state is None
+
+
+def test_equal_rewards_have_no_advantage_under_any_estimator() -> None:
+    equal = torch.full((6,), 0.9, dtype=torch.float64)  # the mean of three in floating point is not .9
+    for estimator in ("rloo", "grpo", "batch"):
+        assert not assign(Shaped(equal), torch.arange(1, 7), torch.ones(6), 3, estimator).advantages.any()
+
+
+def test_a_truncated_response_is_wrong_and_a_dropped_group_is_out_of_the_loss() -> None:
+    keep = torch.tensor([True, True, False, False])
+    shaped = Shaped(CORRECT.double(), keep=keep, truncate_at=torch.tensor([5, 50, 30, 40]), state={"seen": 1})
+    credit = assign(shaped, LENGTHS, CORRECT, 2)
+    assert credit.correct.tolist() == [False, False, True, True]
+    assert credit.accuracy.tolist() == [0, 0, 1, 1]
+    assert credit.truncate_at.tolist() == [5, 20, 30, 40]
+    assert credit.loss_tokens.tolist() == [5, 20, 0, 0]
+    assert credit.advantages.tolist() == [1, -1, 0, 0]
+    assert credit.state == {"seen": 1}
+
+
+def test_an_auxiliary_advantage_is_estimated_apart_weighted_and_added() -> None:
+    auxiliary = torch.tensor([1.0, 4.0, 9.0, 16.0], dtype=torch.float64)
+    weight = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
+    for estimator, estimate in (("rloo", rloo_advantages), ("grpo", grpo_advantages)):
+        credit = assign(
+            Shaped(CORRECT.double(), auxiliary=auxiliary, auxiliary_weight=weight), LENGTHS, CORRECT, 2, estimator
+        )
+        expected = estimate(CORRECT, 2) + weight * estimate(auxiliary, 2)
+        assert torch.equal(credit.advantages, expected)
+        unweighted = assign(Shaped(CORRECT.double(), auxiliary=auxiliary), LENGTHS, CORRECT, 2, estimator)
+        assert torch.equal(unweighted.advantages, estimate(CORRECT, 2) + estimate(auxiliary, 2))
+
+
+def test_whitening_counts_the_tokens_that_are_left() -> None:
+    keep = torch.tensor([True, True, False, False])
+    credit = assign(Shaped(CORRECT.double(), keep=keep), LENGTHS, CORRECT, 2, "batch")
+    assert torch.equal(credit.advantages, batch_whitened(centred_advantages(CORRECT, 2), LENGTHS * keep))
+    assert (credit.advantages * credit.loss_tokens).sum().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_other_rewards_are_added() -> None:
+    other = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    credit = assign(Shaped(CORRECT.double()), LENGTHS, CORRECT, 2, other_rewards=other)
+    assert torch.equal(credit.advantages, rloo_advantages(CORRECT.double() + other.double(), 2))
+
+
+def test_groups_of_one_have_no_advantage() -> None:
+    assert not assign(Shaped(CORRECT.double()), LENGTHS, CORRECT, 1).advantages.any()
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(AttnPOError, match="estimator 'gae' is unknown"):
+        assign(Shaped(CORRECT.double()), LENGTHS, CORRECT, 2, "gae")
+    with pytest.raises(AttnPOError, match="reward nan at index 0"):
+        assign(Shaped(CORRECT / 0 * 0), LENGTHS, CORRECT, 2)
+
+
+def test_each_token_gets_the_factor_of_its_step() -> None:
+    steps = steps_of([0, 0, 1, 1, 1, -1, -1, -1], (6, 8))
+    scores = torch.tensor([0.9, 0.01], dtype=torch.float64)
+    advantages, accuracy = torch.tensor([0.5, -0.5, 0.25], dtype=torch.float64), torch.tensor([0.5, 0.5, 1.0])
+    config = CreditConfig(warmup_steps=0)
+    scored = {0: ScoredSteps(steps, scores, 4), 1: ScoredSteps(steps, scores, 4)}
+    rescaled = rescale(advantages, accuracy, scored, 10, 1, config)
+    low = step_gammas(scores, 0.5, 0.5, 2, 12, 1, config)[1].item()
+    assert 0 < low < 1
+    assert rescaled.gammas[0].tolist() == [1, 1, low, low, low, 1, 1, 1, 1, 1]
+    assert rescaled.gammas[1].tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert rescaled.gammas[2].tolist() == [1] * 10
+    assert torch.equal(rescaled.advantages, rescaled.gammas * advantages[:, None])
+    assert rescaled.baselines == [0.25 * 2 / 12] * 2
+    plain = rescale(advantages, accuracy, scored, 10, 1, CreditConfig(warmup_steps=0, difficulty=False))
+    assert plain.baselines == [2 / 12] * 2
+
+
+def test_a_step_without_tokens_is_passed_over() -> None:
+    steps = TokenSteps(
+        [0, 2, -1, -1], [Step(0, 1, 2, None), Step(1, 2, 2, None), Step(2, 3, 2, None)], (0, 2), (3, 4), "x"
+    )
+    scores = torch.tensor([0.9, torch.nan, 0.0])
+    rescaled = rescale(
+        torch.tensor([1.0]), torch.tensor([1.0]), {0: ScoredSteps(steps, scores, 1)}, 4, 1, CreditConfig(schedule=False)
+    )
+    assert rescaled.gammas.tolist() == [[1, 0, 1, 1]]
