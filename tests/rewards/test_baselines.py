@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
+from small_rewards import SMALL
 
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, grpo_advantages
@@ -260,19 +261,6 @@ def test_batch_whitening_counts_tokens_and_leaves_out_what_weighs_nothing() -> N
 # what must hold for all
 
 
-SMALL: dict[str, dict[str, Any]] = {
-    "thinkprune": {"limits": [150, 100]},
-    "laser": {"target": 100},
-    "laser_d": {"lower": 60, "upper": 190, "interval": 10},
-    "laser_de": {"lower": 60, "upper": 190, "interval": 10},
-    "overlong": {"max_length": 192, "cache": 64},
-    "shorter": {"beta": 0.005},
-    "diet": {"budget": 192, "half_period": 75},
-    "dler": {"limit": 120},
-    "dot": {"std_multiplier": 0.5, "margin": 4},
-    "l1_exact": {"alpha": 0.005},
-    "l1_max": {"alpha": 0.005},
-}
 CORRECT_NEVER_LESS = {"rloo", "grpo", "tlmre", "kimi", "thinkprune", "l1_max", "laser", "laser_d", "laser_de", "dler"}
 """Rewards where within a group no wrong response earns more than a correct one, by their formula."""
 

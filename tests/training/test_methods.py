@@ -10,7 +10,7 @@ import datasets
 import pytest
 import torch
 from fakes import correctness
-from test_baselines import SMALL
+from small_rewards import SMALL
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
