@@ -43,6 +43,11 @@ class TellSection:
         """The problem with the length told."""
         return f"{problem} {self.text.replace('{n}', str(n))}"
 
+    add_to = instruct
+
+
+TargetLengthSection = TellSection
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSection:
@@ -84,6 +89,11 @@ class MethodSection:
             )
         if self.tell is not None and ("{n}" not in self.tell.text or not 0 < self.tell.low <= self.tell.high):
             raise AttnPOError(f"method {self.label!r}: tell needs {{n}} in its text and 0 < low <= high")
+
+    @property
+    def target_length(self) -> TellSection | None:
+        """The field `tell` by its new name."""
+        return self.tell
 
     @property
     def needs_probe(self) -> bool:

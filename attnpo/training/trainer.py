@@ -312,9 +312,9 @@ class AttnPOTrainer(GRPOTrainer):
         wanted = context_fields(name)
         told = repeats = None
         if "told" in wanted:
-            if any(row.get("told") is None for row in inputs):
+            if any(row.get("target_length", row.get("told")) is None for row in inputs):
                 raise AttnPOError(f"{name} needs the length told in each prompt; give the data set a column 'told'")
-            told = self._gathered([float(row["told"]) for row in inputs])
+            told = self._gathered([float(row.get("target_length") or row["told"]) for row in inputs])
         if "repeats" in wanted:
             repeats = self._gathered([repeats_itself(response) for response in ids])
         return Context(
