@@ -14,6 +14,7 @@ from typing import Any
 import accelerate
 import datasets
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
@@ -22,6 +23,7 @@ from attnpo.probing.labels import labeler_for
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.training_sets import Item
 from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import prompt_ids
 from attnpo.testbed import load_items
 from attnpo.training.callbacks import LogFile, Snapshots
 from attnpo.training.correctness import Correctness
@@ -53,6 +55,26 @@ def training_rows(
             text = target_length.add_to(text, row["target_length"])
         rows.append({"prompt": [{"role": "user", "content": text}], **row})
     return rows
+
+
+def drop_long_prompts(
+    rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> list[dict[str, Any]]:
+    """The rows whose prompt has at most `max_tokens` tokens, counted in the chat template.
+
+    Raises:
+        AttnPOError: none has.
+    """
+    prompts = prompt_ids(tokenizer, [row["prompt"][0]["content"] for row in rows])
+    kept = [row for row, ids in zip(rows, prompts, strict=True) if len(ids) <= max_tokens]
+    logger.info("%d of %d prompts have more than %d tokens: dropped", len(rows) - len(kept), len(rows), max_tokens)
+    if not kept:
+        shortest = min(map(len, prompts))
+        raise AttnPOError(
+            f"train.max_prompt_tokens is {max_tokens}, but the shortest of {len(rows)} training prompts has {shortest} "
+            "tokens; raise it"
+        )
+    return kept
 
 
 # the configuration
@@ -157,12 +179,15 @@ def run_training(
         the model's folder.
 
     Raises:
-        AttnPOError: heads are needed and heads_file is None, or the settings contradict each other.
+        AttnPOError: heads are needed and heads_file is None, the settings contradict each other, or no prompt is
+            short enough.
     """
     model, tokenizer = load_model(source.model, source.revision)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     problems = load_items(source.data, train.split)
     rows = training_rows(problems, method.target_length, seed)
+    if train.max_prompt_tokens is not None:
+        rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
     config = training_config(steps, train, method, seed, heads, out_dir / "checkpoints")
     with Grader() as grader:
         trainer = AttnPOTrainer(

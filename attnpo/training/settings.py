@@ -21,6 +21,8 @@ class TrainSection:
     learning_rate: float
     temperature: float = 1.0
     max_completion_tokens: int
+    max_prompt_tokens: int | None = None
+    """Problems whose prompt has more tokens, counted in the chat template, are left out; none: all are kept."""
     save_steps: int
     """Checkpoint interval in optimizer steps."""
     grpo: dict[str, Any] = field(default_factory=dict)

@@ -19,11 +19,12 @@ from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, all_heads
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.problems.training_sets import Item
+from attnpo.runs.plan import train_spec
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.sampling.models import load_model
 from attnpo.testbed import EMBEDDED
 from attnpo.training.heads import choose_heads
-from attnpo.training.run import last_checkpoint, run_training, training_config, training_rows
+from attnpo.training.run import drop_long_prompts, last_checkpoint, run_training, training_config, training_rows
 from attnpo.training.settings import MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig
 
@@ -195,6 +196,34 @@ def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_
     method = changed(profile.method("attnpo"), reward="l1_max", tell=target, heads="oracle")
     model = train(profile, method, tmp_path / "run", steps=1, save_steps=1)
     assert (model / "config.json").is_file()
+
+
+def test_prompts_over_the_limit_are_left_out(
+    profile_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, tokenizer = load_model(EMBEDDED)
+    rows = training_rows([Item(str(n), "1 + " * n + "1", "1") for n in (1, 9, 3)], None, 0)
+    lengths = {
+        row["id"]: len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"])
+        for row in rows
+    }
+    assert lengths["1"] < lengths["3"] < lengths["9"]
+    with caplog.at_level("INFO"):
+        assert drop_long_prompts(rows, tokenizer, lengths["3"]) == [rows[0], rows[2]]
+    assert f"1 of 3 prompts have more than {lengths['3']} tokens" in caplog.text
+    assert drop_long_prompts(rows, tokenizer, lengths["9"]) == rows
+    with pytest.raises(AttnPOError, match=f"the shortest of 3 training prompts has {lengths['1']} tokens"):
+        drop_long_prompts(rows, tokenizer, lengths["1"] - 1)
+
+    # run_training applies the limit of its section, and none where there is none
+    profile = load_profile(str(profile_file))
+    with pytest.raises(AttnPOError, match="train.max_prompt_tokens is 2, but the shortest of 12000 training prompts"):
+        train(profile, "tlmre", tmp_path / "run", max_prompt_tokens=2)
+
+
+def test_no_limit_of_prompts_leaves_a_run_s_id_as_it_was(profile_file: Path) -> None:
+    assert "max_prompt_tokens" not in train_spec(load_profile(str(profile_file)), "tlmre", 0)["train"]
+    assert train_spec(load_profile("paper-1.5b"), "tlmre", 0)["train"]["max_prompt_tokens"] == 1024
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
