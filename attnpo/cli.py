@@ -61,7 +61,7 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         from attnpo.probing.probe import run_probe
         from attnpo.report.figures import heads_heatmap
 
-        ranking = HeadRanking.load(run_probe(loaded, folder))
+        ranking = HeadRanking.load(run_probe(loaded.source, loaded.steps, loaded.probe, folder))
         (folder / "figures").mkdir(exist_ok=True)
         return [folder / "heads.json", *heads_heatmap(ranking, folder / "figures" / "heads")]
 
@@ -98,7 +98,8 @@ def train(
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.training.run import run_training
 
-        run_training(loaded, method, seed, heads_file, folder)
+        section = loaded.method(method)
+        run_training(loaded.source, loaded.steps, loaded.train, section, seed, heads_file, loaded.probe.heads, folder)
         models = [p for name in ("model", "snapshots") for p in (folder / name).rglob("*") if p.is_file()]
         return [folder / "log.jsonl", *models]
 
@@ -213,14 +214,17 @@ def study(
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.probing import studies
 
+        source, steps, section = loaded.source, loaded.steps, loaded.studied()
         if kind == "responses":
-            return [studies.run_responses(loaded, folder)]
+            return [studies.run_responses(source, section, folder)]
         if kind == "ensemble":
             assert heads_file is not None  # its spec has the probe
-            return [studies.run_ensemble(loaded, responses, heads_file, folder)]
+            draws = loaded.probe.bootstrap
+            return [studies.run_ensemble(source, steps, section, responses, heads_file, folder, bootstrap=draws)]
+        heads = studies.key_focus_heads(section, heads_file, loaded.probe.heads)
         if kind == "intervention":
-            return [studies.run_intervention(loaded, responses, heads_file, folder)]
-        return [studies.run_stability(loaded, responses, heads_file, models, folder)]
+            return [studies.run_intervention(source, steps, section, heads, responses, folder)]
+        return [studies.run_stability(source, steps, section, heads, responses, models, folder)]
 
     _compute(loaded, run, command, work)
 

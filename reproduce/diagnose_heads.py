@@ -1,4 +1,4 @@
-"""What the Key-Focus Heads of a testbed probe see, by kind of step: why AttnPO cuts what it cuts.
+"""What the Key-Focus Heads of a testbed probe score high and low, by kind of step: why AttnPO cuts what it cuts.
 
     .venv/bin/python reproduce/diagnose_heads.py tiny
 
@@ -21,11 +21,12 @@ from attnpo.method.attention import all_heads
 from attnpo.method.credit import baseline_score
 from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.probing.heads import HeadRanking
+from attnpo.probing.labels import labeler_for
 from attnpo.probing.probe import label_responses, score_all
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.store import Run
-from attnpo.sampling.generation import load_model
+from attnpo.sampling.models import load_model
 from attnpo.testbed import load_items, oracle
 
 
@@ -48,7 +49,7 @@ def main(name: str) -> None:
     sets = {f"({layer}, {head})": [heads.index((layer, head))] for layer, head in top}
     sets[f"mean of {len(top)}"] = [heads.index(head) for head in top]
 
-    labelled = label_responses(profile, tokenizer, responses)
+    labelled = label_responses(labeler_for(profile.data), profile.steps, tokenizer, responses)
     scores = score_all(model, [row.response for row in labelled])
     labels, bases = [], []
     for item, (prompt, ids, _), steps, _ in labelled:

@@ -1,23 +1,22 @@
-"""Whether a model needs its redundant steps to keep its place: why what thinks shorter does not reach as far.
+"""Whether a model needs its redundant steps to know how far it has come, and so fails on longer chains without them.
 
     .venv/bin/python reproduce/diagnose_reach.py tiny [LABEL=MODEL_FOLDER ...]
 
 The untrained model of a testbed profile, and models made of it (`model/` in the folder of a training run), answer the
 shifted test, whose chains are longer than those of training. Where a response has solved some links and made no slip,
-the model goes on from there twice: behind all it has written, and behind its essential steps alone. Writes `reach.csv`
-into the results folder, a row a model, number of solved links and condition: how often it goes on with the next link
-(with an interval over problems), with another computation, with the end of its thinking. About four minutes a model.
+the model continues it twice: behind all it has written, and behind its essential steps alone. Writes `reach.csv` into
+the results folder, a row for each model, number of solved links and condition: how often the model goes on with the
+next link (with an interval over problems), with another computation, or with the end of its thinking. About four
+minutes a model.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
-import torch
 from rich.progress import track
 
 from attnpo.environment import checkout_root
@@ -25,24 +24,30 @@ from attnpo.errors import AttnPOError
 from attnpo.files import atomic_write_csv
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.probe import sample_responses
+from attnpo.probing.settings import StepsSection, StudySection
 from attnpo.problems.training_sets import Item
 from attnpo.runs.profile import Profile, load_profile
-from attnpo.sampling.generation import complete, load_model, text_of
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import sample, text_of
 from attnpo.statistics.bootstrap import mean_estimate
-from attnpo.testbed import load_items, oracle
+from attnpo.testbed import EMBEDDED, load_items, oracle
 
-SAMPLES = 8  # responses a problem
-PLACES = 4  # of them that go on from one number of solved links
-TOKENS = 70  # a link with all of its checks has about 40
+SAMPLES = 8  # responses to a problem
+PLACES = 4  # responses to a problem that are continued behind the same number of solved links, at most
+TOKENS = 70  # sampled behind them; a link with all of its checks has about 40
 BATCH = 128
 CONDITIONS = ("all steps", "essential steps alone")
 
 
 def prefixes(
-    profile: Profile, item: Item, ids: list[int], table: list[bytes]
+    settings: StepsSection, item: Item, ids: list[int], table: list[bytes]
 ) -> dict[int, tuple[list[int], list[int]]]:
-    """Solved links -> ids of the thinking up to there, all of them and those of the essential steps, until a slip."""
-    settings, problem = profile.steps, item.testbed
+    """Where a response can be continued: behind each link that it solves, up to its first slip.
+
+    Returns:
+        number of solved links -> ids of all the thinking up to there, and of its essential steps alone.
+    """
+    problem = item.testbed
     steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
     if steps is None or problem is None:
         return {}
@@ -52,7 +57,7 @@ def prefixes(
         if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == problem.chain:
             break
         if label == "solve":
-            whole = [i for i, owner in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= owner <= k]
+            whole = [i for i, step in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= step <= k]
             alone = [i for i in whole if labels[steps.step_of_token[i]] == "solve"]
             found[len(found) + 1] = [ids[i] for i in whole], [ids[i] for i in alone]
     return found
@@ -65,12 +70,12 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     items = load_items(profile.data, "shifted")
     table = token_bytes_table(tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = dataclasses.replace(profile.study, samples=SAMPLES)
+        settings = StudySection(**{**vars(profile.study), "samples": SAMPLES})
         responses = sample_responses(settings, model, tokenizer, items, Path(scratch), seed=0)
     by_id = {item.id: item for item in items}
     cases: dict[tuple[str, int], list[tuple[list[int], ...]]] = {}
     for row in responses:
-        found = prefixes(profile, by_id[row["problem_id"]], row["response_ids"], table)
+        found = prefixes(profile.steps, by_id[row["problem_id"]], row["response_ids"], table)
         for solved, parts in found.items():
             cases.setdefault((row["problem_id"], solved), []).append((row["prompt_ids"], *parts))
     turns = [(*key, *case) for key, of_key in cases.items() for case in of_key[:PLACES]]
@@ -79,15 +84,15 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     for start in track(range(0, len(turns), BATCH), description=f"{label} goes on"):
         batch = turns[start : start + BATCH]
         for c, condition in enumerate(CONDITIONS):
-            torch.manual_seed(start)
-            written = complete(
+            written = sample(
                 model,
                 tokenizer,
                 [[*turn[2], *turn[3 + c]] for turn in batch],
                 temperature=settings.temperature,
                 max_new_tokens=TOKENS,
+                seed=start,
             )
-            for (problem_id, solved, _, *parts), ids in zip(batch, written, strict=True):
+            for (problem_id, solved, _, *parts), (ids, _) in zip(batch, written, strict=True):
                 problem = by_id[problem_id].testbed
                 assert problem is not None
                 move = oracle.next_move(problem, solved, text_of(ids, tokenizer))
@@ -107,7 +112,7 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
 def main(name: str, *more: str) -> None:
     """Go on from the thinking of each model, write and print."""
     profile = load_profile(name)
-    if profile.data != "testbed" or profile.study is None:
+    if profile.data != EMBEDDED or profile.study is None:
         sys.exit(f"profile {name}: the study is of the testbed, with the section `study`")
     results = checkout_root() / "results" / profile.results_name
     models: dict[str, Path | str] = {profile.report.base_label: profile.model}

@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from attnpo.environment import checkout_root
-from attnpo.sampling.generation import load_model
+from attnpo.sampling.models import load_model
 from attnpo.testbed.build import BuildConfig, Round, fine_tune
 
 OUT = checkout_root() / "models" / "smollm2-testbed"

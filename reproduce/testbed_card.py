@@ -6,16 +6,15 @@ import collections
 import tempfile
 from pathlib import Path
 
-import torch
-
 from attnpo.grading.math import Grader
 from attnpo.method.steps import split_steps, thinking_part
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.runs.profile import load_profile
-from attnpo.sampling.generation import load_model, sample, text_of
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import prompt_ids, sample, text_of
 from attnpo.statistics.bootstrap import mean_estimate
-from attnpo.testbed import MODEL_DIR, oracle, problems
+from attnpo.testbed import EMBEDDED, MODEL_DIR, oracle, problems
 
 SAMPLES = 4
 SEED = 0
@@ -23,26 +22,27 @@ SEED = 0
 
 def main() -> None:
     """Sample validation, test and shifted test at T = 1, probe the heads, write the card."""
-    model, tokenizer = load_model("testbed")
+    model, tokenizer = load_model(EMBEDDED)
     rows = []
     with Grader() as grader:
         for split in ("validation", "test", "shifted"):
             asked = [p for p in problems.load(split) for _ in range(SAMPLES)]
-            torch.manual_seed(SEED)
             for start in range(0, len(asked), 200):
                 batch = asked[start : start + 200]
-                _, responses = sample(model, tokenizer, [p.text for p in batch], temperature=1.0, max_new_tokens=256)
-                texts = [text_of(ids, tokenizer) for ids in responses]
+                prompts = prompt_ids(tokenizer, [p.text for p in batch])
+                seed = SEED if start == 0 else None  # one seed a split: later batches go on from there
+                responses = sample(model, tokenizer, prompts, temperature=1.0, max_new_tokens=256, seed=seed)
+                texts = [text_of(response.ids, tokenizer) for response in responses]
                 grades = grader.grade(texts, [p.answer for p in batch])
-                for problem, ids, text, grade in zip(batch, responses, texts, grades, strict=True):
+                for problem, response, text, grade in zip(batch, responses, texts, grades, strict=True):
                     thinking = thinking_part(text)
                     steps = [thinking[s.start : s.end] for s in split_steps(thinking, "corrected", 1, 1)]
                     counts = oracle.count_steps(problem, steps)
-                    row = (split, problem, grade.correct, len(ids), counts["essential"], counts["redundant"])
+                    row = (split, problem, grade.correct, len(response.ids), counts["essential"], counts["redundant"])
                     rows.append(row)
     profile = load_profile("tiny")
     with tempfile.TemporaryDirectory() as folder:
-        ranking = HeadRanking.load(run_probe(profile, Path(folder)))
+        ranking = HeadRanking.load(run_probe(profile.source, profile.steps, profile.probe, Path(folder)))
     (MODEL_DIR / "README.md").write_text(card(rows, ranking, sum(p.numel() for p in model.parameters())))
     print((MODEL_DIR / "README.md").read_text())
 

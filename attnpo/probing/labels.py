@@ -1,7 +1,7 @@
 """Labels of steps: essential or redundant.
 
-The testbed's oracle is exact. For other models, labels by step ablation or by LLM judges take the same form: a
-function from an item and the texts of a response's steps to one bool per step.
+The testbed's oracle is exact. Labels from elsewhere, by step ablation or by LLM judges, take the same form: a function
+from a problem and the texts of a response's steps to one bool per step.
 """
 
 from __future__ import annotations
@@ -10,21 +10,34 @@ from collections.abc import Callable, Sequence
 
 from attnpo.errors import AttnPOError
 from attnpo.problems.training_sets import Item
-from attnpo.testbed import oracle
+from attnpo.testbed import EMBEDDED, oracle
 
 Labeler = Callable[[Item, Sequence[str]], list[bool]]
 
 
-def oracle_labels(item: Item, step_texts: Sequence[str]) -> list[bool]:
+def oracle_labels(problem: Item, step_texts: Sequence[str]) -> list[bool]:
     """True for each essential step, by `attnpo.testbed.oracle.label_steps`.
 
     Raises:
-        AttnPOError: the item is not a problem of the testbed.
+        AttnPOError: the problem is not one of the testbed.
     """
-    if item.testbed is None:
-        raise AttnPOError(f"problem {item.id!r} is not of the testbed, whose oracle alone is exact; set data: testbed")
-    return [label in oracle.ESSENTIAL for label in oracle.label_steps(item.testbed, step_texts)]
+    if problem.testbed is None:
+        raise AttnPOError(
+            f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; set data: {EMBEDDED}"
+        )
+    return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem.testbed, step_texts)]
 
 
-LABELERS: dict[str, Labeler] = {"testbed": oracle_labels}
-"""Label sources by name."""
+LABELERS: dict[str, Labeler] = {EMBEDDED: oracle_labels}
+"""A profile's `data` to the labels of its steps."""
+
+
+def labeler_for(data: str) -> Labeler:
+    """The labels of a profile's `data`.
+
+    Raises:
+        AttnPOError: none are known.
+    """
+    if data not in LABELERS:
+        raise AttnPOError(f"no step labels for data {data!r}; labels are known for {', '.join(LABELERS)}")
+    return LABELERS[data]

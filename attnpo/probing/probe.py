@@ -1,11 +1,11 @@
-"""The probe's errand: sample responses, label their steps, score them with every head, rank the heads."""
+"""The probe: sample responses, label their steps, score the steps with every head, rank the heads."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.progress import track
@@ -19,57 +19,56 @@ from attnpo.method.ranking import step_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import LABELERS
-from attnpo.probing.settings import ProbeSection, StudySection
+from attnpo.probing.labels import Labeler, labeler_for
+from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
 from attnpo.problems.training_sets import Item
-from attnpo.sampling.generation import load_model, sample, text_of
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import prompt_ids, sample, text_of
 from attnpo.testbed import load_items
-
-if TYPE_CHECKING:
-    from attnpo.runs.profile import Profile
 
 logger = logging.getLogger(__name__)
 
 SCORING_BATCH = 16
-"""Responses a forward pass of the scoring takes."""
+"""Responses in one forward pass of the scoring."""
 
 
-def run_probe(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
-    """Rank every head of the profile's model by Step Ranking Accuracy over correct sampled responses.
+def run_probe(source: Source, steps: StepsSection, settings: ProbeSection, out_dir: Path, seed: int = 0) -> Path:
+    """Rank every head of a model by Step Ranking Accuracy over correct sampled responses.
 
     Args:
-        profile: its sections `model`, `data`, `steps` and `probe`.
-        out_dir: gets `heads.json` and `samples/*.jsonl` (a file a batch; a killed probe goes on after the last one).
-        seed: of the sampling.
+        source: the model and the problems.
+        steps: how the thinking is cut into steps.
+        settings: the profile's section `probe`.
+        out_dir: gets `heads.json` and `samples/*.jsonl`, one file a batch. A killed probe goes on after the last one.
+        seed: of the sampling and of the bootstrap.
 
     Returns:
         the path of heads.json.
 
     Raises:
-        AttnPOError: no labels for the profile's data, or no correct response with steps of both kinds.
+        AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
     """
-    if profile.data not in LABELERS:
-        raise AttnPOError(f"no step labels for data {profile.data!r}; labels are known for {', '.join(LABELERS)}")
-    model, tokenizer = load_model(profile.model, profile.revision)
-    items = load_items(profile.data, profile.probe.split)[: profile.probe.problems]
-    by_id = {item.id: item for item in items}
-    samples = sample_responses(profile.probe, model, tokenizer, items, out_dir / "samples", seed)
+    label = labeler_for(source.data)
+    model, tokenizer = load_model(source.model, source.revision)
+    problems = load_items(source.data, settings.split)[: settings.problems]
+    by_id = {problem.id: problem for problem in problems}
+    samples = sample_responses(settings, model, tokenizer, problems, out_dir / "samples", seed)
     correct = [(by_id[s["problem_id"]], s["prompt_ids"], s["response_ids"]) for s in samples if s["correct"]]
     logger.info("%d of %d responses are correct", len(correct), len(samples))
-    scores, labels = score_responses(profile, model, tokenizer, correct)
+    scores, labels = score_responses(label, steps, model, tokenizer, correct)
     if not scores:
         raise AttnPOError(
             f"none of {len(correct)} correct responses has essential and redundant steps; raise probe.problems or "
             "probe.samples, or check steps.phrases and steps.min_chars"
         )
     ranking = HeadRanking.of(
-        step_ranking_accuracy(scores, labels, n_resamples=profile.probe.bootstrap, seed=seed),
+        step_ranking_accuracy(scores, labels, n_resamples=settings.bootstrap, seed=seed),
         all_heads(model),
-        model=profile.model,
-        revision=profile.revision,
-        phrase_set=profile.steps.phrases,
-        min_chars=profile.steps.min_chars,
-        label_source=f"{profile.data} oracle",
+        model=source.model,
+        revision=source.revision,
+        phrase_set=steps.phrases,
+        min_chars=steps.min_chars,
+        label_source=f"{source.data} oracle",
     )
     ranking.save(out_dir / "heads.json")
     best = ", ".join(f"({h.layer}, {h.head}) {h.sra:.3f} [{h.low:.3f}, {h.high:.3f}]" for h in ranking.best(5))
@@ -81,13 +80,21 @@ def sample_responses(
     settings: ProbeSection | StudySection,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: list[Item],
+    problems: Sequence[Item],
     folder: Path,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """`settings.samples` graded responses to each item, a file a batch in `folder`; files that are there are kept."""
+    """Sample and grade `settings.samples` responses to each problem.
+
+    Args:
+        folder: gets one file a batch; the batches whose files are there are read and not sampled again.
+        seed: each batch has a seed of its own, made from this one and the batch's first turn.
+
+    Returns:
+        a row for each response, with `problem_id`, `correct`, `prompt_ids` and `response_ids`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    turns = [item for item in items for _ in range(settings.samples)]
+    turns = [problem for problem in problems for _ in range(settings.samples)]
     size = settings.batch_size
     rows: list[dict[str, Any]] = []
     with Grader() as grader:
@@ -95,20 +102,22 @@ def sample_responses(
             path = folder / f"{start // size:05d}.jsonl"
             if not path.is_file():
                 batch = turns[start : start + size]
-                torch.manual_seed(seed * 1_000_003 + start)
-                prompts, responses = sample(
+                prompts = prompt_ids(tokenizer, [problem.text for problem in batch])
+                samples = sample(
                     model,
                     tokenizer,
-                    [item.text for item in batch],
+                    prompts,
                     temperature=settings.temperature,
                     max_new_tokens=settings.max_completion_tokens,
+                    seed=seed * 1_000_003 + start,
                 )
-                grades = grader.grade([text_of(ids, tokenizer) for ids in responses], [i.answer for i in batch])
+                texts = [text_of(one.ids, tokenizer) for one in samples]
+                grades = grader.grade(texts, [problem.answer for problem in batch])
                 atomic_write_jsonl(
                     path,
                     [
-                        {"problem_id": item.id, "correct": g.correct, "prompt_ids": p, "response_ids": r}
-                        for item, g, p, r in zip(batch, grades, prompts, responses, strict=True)
+                        {"problem_id": p.id, "correct": g.correct, "prompt_ids": prompt, "response_ids": one.ids}
+                        for p, g, prompt, one in zip(batch, grades, prompts, samples, strict=True)
                     ],
                 )
             rows.extend(read_jsonl(path))
@@ -125,16 +134,19 @@ class Labelled(NamedTuple):
 
 
 def label_responses(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, responses: Iterable[tuple[Item, list[int], list[int]]]
+    label: Labeler,
+    settings: StepsSection,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: Iterable[tuple[Item, list[int], list[int]]],
 ) -> list[Labelled]:
-    """Those of the (item, prompt ids, response ids) that have essential and redundant steps, shortest first."""
-    table, settings = token_bytes_table(tokenizer), profile.steps
+    """The responses (problem, prompt ids, response ids) that have essential and redundant steps, shortest first."""
+    table = token_bytes_table(tokenizer)
     chosen = []
     for item, prompt, ids in responses:
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
         if steps is None:
             continue
-        essential = torch.tensor(LABELERS[profile.data](item, [steps.text[s.start : s.end] for s in steps.steps]))
+        essential = torch.tensor(label(item, [steps.text[s.start : s.end] for s in steps.steps]))
         if essential.any() and not essential.all():
             chosen.append(Labelled(item, Response(prompt, ids, steps), steps, essential))
     return sorted(chosen, key=lambda row: len(row.response.prompt_ids) + len(row.response.ids))
@@ -149,21 +161,22 @@ def score_all(model: PreTrainedModel, responses: Sequence[Response]) -> list[tor
 
 
 def score_responses(
-    profile: Profile,
+    label: Labeler,
+    settings: StepsSection,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    responses: list[tuple[Item, list[int], list[int]]],
+    responses: Iterable[tuple[Item, list[int], list[int]]],
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Scores and labels of the responses that have both essential and redundant steps.
 
     Args:
-        responses: (item, prompt ids, response ids) each.
+        responses: (problem, prompt ids, response ids) each.
 
     Returns:
-        step scores of every head, (H, K) each, and whether each step is essential, (K,) bool; steps without tokens
+        step scores of every head, (H, K) each, and whether each step is essential, (K,) bool. Steps without tokens
         are left out.
     """
-    labelled = label_responses(profile, tokenizer, responses)
+    labelled = label_responses(label, settings, tokenizer, responses)
     scores, labels = [], []
     for per_step, row in zip(score_all(model, [row.response for row in labelled]), labelled, strict=True):
         has_tokens = ~per_step[0].isnan()

@@ -1,8 +1,8 @@
-"""What is asked about the heads: `attnpo study`. Responses of the untrained model, sampled once, serve all three.
+"""Studies of the heads: `attnpo study`. All three use the same responses of the untrained model, sampled once.
 
 - Ensemble: Step Ranking Accuracy of the mean score of the best n heads, on problems that the probe did not see.
 - Intervention: drop the highest- or lowest-scored steps from the thinking, let the model answer, grade the answer.
-- Stability: how far each head's step scores of the same responses change as the model is trained.
+- Stability: how much each head's step scores of the same responses change as the model is trained.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,49 +23,79 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from attnpo.errors import AttnPOError
 from attnpo.files import atomic_write_json, atomic_write_jsonl, read_jsonl
 from attnpo.grading.math import Grader
-from attnpo.method.attention import all_heads
-from attnpo.method.ranking import Head, ensemble_ranking_accuracy
+from attnpo.method.attention import Head, all_heads
+from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import LABELERS
+from attnpo.probing.labels import LABELERS, Labeler, labeler_for
 from attnpo.probing.probe import SCORING_BATCH, sample_responses, score_all, score_responses
+from attnpo.probing.settings import Source, StepsSection, StudySection
 from attnpo.problems.training_sets import Item
-from attnpo.sampling.generation import complete, load_model, text_of
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import sample, text_of
 from attnpo.statistics.bootstrap import Estimate, bootstrap
 from attnpo.testbed import load_items
-
-if TYPE_CHECKING:
-    from attnpo.runs.profile import Profile
 
 logger = logging.getLogger(__name__)
 
 CONDITIONS = ("whole", "lowest", "random", "highest")
-"""Steps that the intervention drops; `whole`: none, the model answers to its own thinking again."""
+"""Which steps the intervention drops. `whole` drops none: the model answers behind all of its own thinking."""
 
 
-def run_responses(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
-    """Sample and grade the responses that are studied: `responses.jsonl`, a batch a file until it is done."""
-    study = profile.studied()
-    model, tokenizer = load_model(profile.model, profile.revision)
-    items = load_items(profile.data, study.split)[: study.problems]
+def run_responses(source: Source, study: StudySection, out_dir: Path, seed: int = 0) -> Path:
+    """Sample and grade the responses that the studies use.
+
+    Args:
+        source: the model and the problems.
+        study: the profile's section `study`.
+        out_dir: gets `responses.jsonl`, a line a response, and `samples/*.jsonl`, one file a batch.
+        seed: of the sampling.
+
+    Returns:
+        the path of responses.jsonl.
+    """
+    model, tokenizer = load_model(source.model, source.revision)
+    items = load_items(source.data, study.split)[: study.problems]
     rows = sample_responses(study, model, tokenizer, items, out_dir / "samples", seed)
     atomic_write_jsonl(out_dir / "responses.jsonl", rows)
     return out_dir / "responses.jsonl"
 
 
-def run_ensemble(profile: Profile, responses: Path, heads_file: Path, out_dir: Path, seed: int = 0) -> Path:
-    """SRA of the mean score of n heads for n from 1: `ensemble.json`, a row for each order and n.
+def run_ensemble(
+    source: Source,
+    steps: StepsSection,
+    study: StudySection,
+    responses: Path,
+    heads_file: Path,
+    out_dir: Path,
+    *,
+    bootstrap: int,
+    seed: int = 0,
+) -> Path:
+    """Step Ranking Accuracy of the mean score of n heads, for n from 1 to `study.ensemble`.
 
-    Orders: `best`, as the probe ranked them; `random`, drawn by `seed`.
+    The heads are taken in two orders: `best`, as the probe ranked them, and `random`.
+
+    Args:
+        source, steps, study: the profile's sections.
+        responses: the file that `run_responses` wrote; its correct responses are used.
+        heads_file: the probe's heads.json.
+        out_dir: gets `ensemble.json`, a row for each order and n.
+        bootstrap: draws (responses) for the intervals.
+        seed: of the random order and of the bootstrap.
+
+    Returns:
+        the path of ensemble.json.
 
     Raises:
-        AttnPOError: the model has fewer heads than `study.ensemble`, or no response has steps of both kinds.
+        AttnPOError: no labels for the source's data, fewer heads than `study.ensemble`, or no response with steps of
+            both kinds.
     """
-    study = profile.studied()
-    model, tokenizer = load_model(profile.model, profile.revision)
-    correct = [(item, prompt, ids) for item, prompt, ids, right in _load(profile, responses) if right]
-    scores, labels = score_responses(profile, model, tokenizer, correct)
+    label = labeler_for(source.data)
+    model, tokenizer = load_model(source.model, source.revision)
+    correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
+    scores, labels = score_responses(label, steps, model, tokenizer, correct)
     place = {head: row for row, head in enumerate(all_heads(model))}
     orders = {"best": HeadRanking.load(heads_file).top(study.ensemble)}
     orders["random"] = random.Random(seed).sample(list(place), study.ensemble)
@@ -73,7 +103,7 @@ def run_ensemble(profile: Profile, responses: Path, heads_file: Path, out_dir: P
     for name, order in orders.items():
         for n in range(1, study.ensemble + 1):
             chosen = [place[head] for head in order[:n]]
-            found = ensemble_ranking_accuracy(scores, labels, chosen, n_resamples=profile.probe.bootstrap, seed=seed)
+            found = ensemble_ranking_accuracy(scores, labels, chosen, n_resamples=bootstrap, seed=seed)
             ends = {"sra": found.sra.item(), "low": found.low.item(), "high": found.high.item()}
             about = {"n_pairs": found.n_pairs, "n_responses": found.n_responses}
             rows.append({"order": name, "n": n, "heads": [list(h) for h in order[:n]], **ends, **about})
@@ -81,20 +111,37 @@ def run_ensemble(profile: Profile, responses: Path, heads_file: Path, out_dir: P
     return out_dir / "ensemble.json"
 
 
-def run_intervention(profile: Profile, responses: Path, heads_file: Path | None, out_dir: Path, seed: int = 0) -> Path:
-    """Answers to thinking of which steps were dropped: `samples.jsonl`, a line for each response and condition.
+def run_intervention(
+    source: Source,
+    steps: StepsSection,
+    study: StudySection,
+    heads: Sequence[Head],
+    responses: Path,
+    out_dir: Path,
+    seed: int = 0,
+) -> Path:
+    """Drop steps from the thinking, let the model answer behind what is left, and grade its answer.
 
-    A response takes part if it has an answer and at least two steps. As many steps are dropped in each condition but
-    `whole`: `study.dropped` of them, rounded up, one being left at least. What is left keeps its sampled ids; the model
-    goes on behind `</think>`.
+    A response takes part if it has an answer and at least two steps. Each condition but `whole` drops the same number
+    of steps: the share `study.dropped`, rounded up, but never all. The steps that stay keep their sampled ids; the
+    model goes on behind `</think>`.
+
+    Args:
+        source, steps, study: the profile's sections.
+        heads: (layer, head), both from 0; the mean of their step scores says which steps are dropped.
+        responses: the file that `run_responses` wrote.
+        out_dir: gets `samples.jsonl`, a line for each response and condition, and `answers/*.jsonl`, one file a batch.
+        seed: of the sampling and of the condition `random`.
+
+    Returns:
+        the path of samples.jsonl.
 
     Raises:
-        AttnPOError: no response has two steps, or the probe's heads are asked for and heads_file is None.
+        AttnPOError: no response has an answer and two steps.
     """
-    study = profile.studied()
-    model, tokenizer = load_model(profile.model, profile.revision)
-    heads = key_focus_heads(profile, heads_file)
-    rows = with_steps(profile, tokenizer, _load(profile, responses))
+    model, tokenizer = load_model(source.model, source.revision)
+    label = LABELERS.get(source.data)
+    rows = with_steps(steps, tokenizer, _load(source, study, responses))
     folder = out_dir / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
@@ -102,25 +149,20 @@ def run_intervention(profile: Profile, responses: Path, heads_file: Path | None,
         for start in track(range(0, len(rows), SCORING_BATCH), description="intervening"):
             path = folder / f"{start // SCORING_BATCH:05d}.jsonl"
             if not path.is_file():
-                batch = rows[start : start + SCORING_BATCH]
+                batch, batch_seed = rows[start : start + SCORING_BATCH], seed * 1_000_003 + start
                 scores = [s.mean(0).cpu() for s in score_batch(model, heads, [row.response for row in batch])]
-                draw = random.Random(seed * 1_000_003 + start)
-                thoughts = [
-                    (row, condition, dropped, kept_ids(row.response, dropped))
-                    for row, score in zip(batch, scores, strict=True)
-                    for condition in CONDITIONS
-                    for dropped in [dropped_steps(score, condition, study.dropped, draw)]
-                ]
-                torch.manual_seed(seed * 1_000_003 + start)
-                answers = complete(
+                shortened = list(_shorten(batch, scores, study.dropped, random.Random(batch_seed)))
+                answers = sample(
                     model,
                     tokenizer,
-                    [[*row.response.prompt_ids, *kept] for row, _, _, kept in thoughts],
+                    [[*thinking.row.response.prompt_ids, *thinking.kept] for thinking in shortened],
                     temperature=study.answer_temperature,
                     max_new_tokens=study.answer_tokens,
+                    seed=batch_seed,
                 )
-                texts = [text_of([*t[3], *ids], tokenizer) for t, ids in zip(thoughts, answers, strict=True)]
-                grades = grader.grade(texts, [row.item.answer for row, *_ in thoughts])
+                pairs = list(zip(shortened, answers, strict=True))
+                texts = [text_of([*thinking.kept, *answer.ids], tokenizer) for thinking, answer in pairs]
+                grades = grader.grade(texts, [thinking.row.item.answer for thinking in shortened])
                 atomic_write_jsonl(
                     path,
                     [
@@ -132,10 +174,10 @@ def run_intervention(profile: Profile, responses: Path, heads_file: Path | None,
                             "was_correct": row.correct,
                             "steps": len(row.texts),
                             "dropped": len(dropped),
-                            "dropped_essential": _essential(profile, row, dropped),
-                            "answer_tokens": len(ids),
+                            "dropped_essential": _essential(label, row, dropped),
+                            "answer_tokens": len(answer.ids),
                         }
-                        for (row, condition, dropped, _), grade, ids in zip(thoughts, grades, answers, strict=True)
+                        for ((row, condition, dropped, _), answer), grade in zip(pairs, grades, strict=True)
                     ],
                 )
             lines.extend(read_jsonl(path))
@@ -144,19 +186,35 @@ def run_intervention(profile: Profile, responses: Path, heads_file: Path | None,
 
 
 def run_stability(
-    profile: Profile, responses: Path, heads_file: Path | None, models: dict[int, Path], out_dir: Path
+    source: Source,
+    steps: StepsSection,
+    study: StudySection,
+    heads: Sequence[Head],
+    responses: Path,
+    models: dict[int, Path],
+    out_dir: Path,
 ) -> Path:
-    """Correlation of step scores between the untrained model and others: `stability.json`, a row a step and head.
+    """Correlation of each head's step scores between the untrained model and what training makes of it.
 
-    Pearson's r over all steps of all responses that have an answer and at least two steps, with its 95 % interval; 1 at
-    step 0 by definition.
+    Pearson's r over all steps of all responses that have an answer and at least two steps, with its 95 % interval. At
+    step 0 it is 1 by definition.
 
     Args:
+        source, steps, study: the profile's sections.
+        heads: the Key-Focus Heads, (layer, head), both from 0; they are marked in the output.
+        responses: the file that `run_responses` wrote.
         models: optimizer step -> folder of the weights.
+        out_dir: gets `stability.json`, a row for each step and head.
+
+    Returns:
+        the path of stability.json.
+
+    Raises:
+        AttnPOError: no response has an answer and two steps, or a head's scores are constant.
     """
-    base, tokenizer = load_model(profile.model, profile.revision)
-    chosen = set(key_focus_heads(profile, heads_file))
-    rows = with_steps(profile, tokenizer, _load(profile, responses))
+    base, tokenizer = load_model(source.model, source.revision)
+    chosen = set(heads)
+    rows = with_steps(steps, tokenizer, _load(source, study, responses))
     before, problems = _pooled_scores(base, rows)
     found = []
     for step, folder in sorted(models.items()):
@@ -182,14 +240,16 @@ class Studied(NamedTuple):
 
 
 def with_steps(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, responses: Sequence[tuple[Item, list[int], list[int], bool]]
+    settings: StepsSection,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: Sequence[tuple[Item, list[int], list[int], bool]],
 ) -> list[Studied]:
-    """Those of the (item, prompt ids, response ids, correct) with an answer and two steps, shortest first.
+    """The responses (problem, prompt ids, response ids, correct) with an answer and two steps, shortest first.
 
     Raises:
         AttnPOError: there is none.
     """
-    table, settings = token_bytes_table(tokenizer), profile.steps
+    table = token_bytes_table(tokenizer)
     rows = []
     for number, (item, prompt, ids, correct) in enumerate(responses):
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
@@ -205,14 +265,33 @@ def with_steps(
     return sorted(rows, key=lambda row: len(row.response.prompt_ids) + len(row.response.ids))
 
 
+class Shortened(NamedTuple):
+    """The thinking of a response under one condition of the intervention."""
+
+    row: Studied
+    condition: str
+    dropped: set[int]  # steps
+    kept: list[int]  # token ids, up to and including `</think>`
+
+
+def _shorten(
+    rows: Sequence[Studied], scores: Sequence[Tensor], share: float, draw: random.Random
+) -> Iterator[Shortened]:
+    """The thinking of each response under each condition."""
+    for row, score in zip(rows, scores, strict=True):
+        for condition in CONDITIONS:
+            dropped = dropped_steps(score, condition, share, draw)
+            yield Shortened(row, condition, dropped, kept_ids(row.response, dropped))
+
+
 def dropped_steps(scores: Tensor, condition: str, share: float, draw: random.Random) -> set[int]:
     """Which of K steps a condition drops.
 
     Args:
         scores: (K,) step scores; NaN for steps without tokens, which are never dropped.
         condition: one of `CONDITIONS`.
-        share: of the steps that have tokens, rounded up; one is left at least.
-        draw: for `random`.
+        share: of the steps that have tokens, rounded up; at least one step is left.
+        draw: random numbers for the condition `random`.
     """
     order = sorted((k for k, score in enumerate(scores.tolist()) if not math.isnan(score)), key=lambda k: scores[k])
     n = min(math.ceil(share * len(order)), len(order) - 1)
@@ -225,16 +304,16 @@ def kept_ids(response: Response, dropped: set[int]) -> list[int]:
     """The sampled ids before the answer, `</think>` included, without those of the dropped steps."""
     steps = response.steps
     assert steps is not None
-    before = zip(response.ids[: steps.answer[0]], steps.step_of_token, strict=False)
-    return [token for token, owner in before if owner not in dropped]
+    before_answer = zip(response.ids[: steps.answer[0]], steps.step_of_token, strict=False)
+    return [token for token, step in before_answer if step not in dropped]
 
 
 def correlation(one: Tensor, other: Tensor, problems: Sequence[str], **options: Any) -> list[Estimate]:
-    """Pearson's r of each row of two tensors, with its interval: problems are drawn, with all of their steps.
+    """Pearson's r of each row of two tensors, with its interval. A draw takes whole problems, with all of their steps.
 
     Args:
         one, other: (H, N) step scores of H heads.
-        problems: N ids, of the problem that a step belongs to.
+        problems: the id of the problem that each of the N steps belongs to.
         options: as in `attnpo.statistics.bootstrap.bootstrap`.
 
     Raises:
@@ -242,9 +321,9 @@ def correlation(one: Tensor, other: Tensor, problems: Sequence[str], **options: 
     """
     a, b = (x.double() - x.double().mean(1, keepdim=True) for x in (one, other))
     places = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
-    owner = torch.tensor([places[problem] for problem in problems])
+    problem_of_step = torch.tensor([places[problem] for problem in problems])
     parts = torch.stack([torch.ones_like(a), a, b, a.square(), b.square(), a * b], dim=2)  # (H, N, 6)
-    sums = torch.zeros(len(a), len(places), 6, dtype=torch.float64).index_add_(1, owner, parts)
+    sums = torch.zeros(len(a), len(places), 6, dtype=torch.float64).index_add_(1, problem_of_step, parts)
 
     def r(mean: np.ndarray) -> np.ndarray:
         n, x, y, xx, yy, xy = np.moveaxis(mean, -1, 0)
@@ -254,35 +333,40 @@ def correlation(one: Tensor, other: Tensor, problems: Sequence[str], **options: 
     return [bootstrap(r, of_head[None].numpy(), **options) for of_head in sums]
 
 
-def key_focus_heads(profile: Profile, heads_file: Path | None) -> list[Head]:
+def key_focus_heads(study: StudySection, heads_file: Path | None, count: int) -> list[Head]:
     """The heads of section `study`.
+
+    Args:
+        heads_file: the probe's heads.json, for `heads: top`.
+        count: how many of the probe's heads.
 
     Raises:
         AttnPOError: the probe's are asked for and heads_file is None.
     """
-    study = profile.studied()
     if study.heads != "top":
         return [(layer, head) for layer, head in study.heads]
     if heads_file is None:
         raise AttnPOError("study.heads: 'top' takes the probe's heads; run `attnpo probe` first")
-    return HeadRanking.load(heads_file).top(profile.probe.heads)
+    return HeadRanking.load(heads_file).top(count)
 
 
-def _load(profile: Profile, path: Path) -> list[tuple[Item, list[int], list[int], bool]]:
-    items = {item.id: item for item in load_items(profile.data, profile.studied().split)}
-    return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in read_jsonl(path)]
+def _load(source: Source, study: StudySection, responses: Path) -> list[tuple[Item, list[int], list[int], bool]]:
+    """Problem, prompt ids, response ids and correctness of each line of responses.jsonl."""
+    items = {item.id: item for item in load_items(source.data, study.split)}
+    rows = read_jsonl(responses)
+    return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in rows]
 
 
-def _essential(profile: Profile, row: Studied, dropped: set[int]) -> int | None:
+def _essential(label: Labeler | None, row: Studied, dropped: set[int]) -> int | None:
     """How many of the dropped steps are essential; None where no labels are known."""
-    if profile.data not in LABELERS:
+    if label is None:
         return None
-    labels = LABELERS[profile.data](row.item, row.texts)
+    labels = label(row.item, row.texts)
     return sum(labels[k] for k in dropped)
 
 
 def _pooled_scores(model: PreTrainedModel, rows: Sequence[Studied]) -> tuple[Tensor, list[str]]:
-    """Step scores (H, N) of every head over the N steps of all responses that have tokens, and their problems."""
+    """Scores (H, N) of every head over all steps that have tokens, and the id of each step's problem."""
     scores = [score[:, ~score[0].isnan()] for score in score_all(model, [row.response for row in rows])]
     problems = [row.item.id for row, score in zip(rows, scores, strict=True) for _ in range(score.shape[1])]
     return torch.cat(scores, dim=1), problems

@@ -103,7 +103,7 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
         "method": method,
         "settings": settings,
         "steps": asdict(profile.steps) if section.attnpo else None,
-        "train": asdict(profile.train),
+        "train": {k: v for k, v in asdict(profile.train).items() if k != "max_prompt_tokens" or v is not None},
         "problems": problems_identity(profile.data, profile.train.split),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }

@@ -2,19 +2,22 @@
 
 `generate` of transformers runs every row of a batch until the longest one ends. Responses of reasoning models differ
 much in length, so on a CPU half of the time goes into padding. The hooks here take rows that have sampled an end token
-out of the forward pass and out of the key-value cache, and put logits of 0 where `generate` expects theirs, which it
-throws away. It draws as many random numbers as before, so the tokens are the same ones but for the rounding of a
-smaller batch. `benchmarks/decoding.py` measures what that saves.
+out of the forward pass and out of the key-value cache. `generate` still expects logits for these rows and throws them
+away, so it is given zeros. As many random numbers are drawn as before: the tokens stay the same, up to the rounding of
+a smaller batch. `benchmarks/decoding.py` measures the time saved.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
+
+logger = logging.getLogger(__name__)
 
 SHARE = 1 / 8
 """The cache is copied once at least this share of its rows has ended: each copy then pays for itself."""
@@ -24,12 +27,14 @@ _BY_ROW = ("input_ids", "attention_mask", "position_ids")
 class SkipFinishedRows:
     """While in force, `model.generate` spends nothing on rows that have sampled an end token.
 
-    A context manager; without `with`, it holds until `remove`. Only decoding with a `DynamicCache` and one new token a
-    row is touched: prefill, training, static caches and continuous batching pass through as they are, and so do rows
-    that end by other criteria than an end token.
+    A context manager; without `with`, it holds until `remove`. It acts on decoding steps with a `DynamicCache` and one
+    new token a row. Prefill and training pass through as they are, and so do rows that end by other criteria than an
+    end token. A decoding step that it cannot act on, with a static cache for instance, is left alone too: the first
+    one logs a warning.
 
     Args:
-        model: the one whose `generate` is called, not a wrapper around it.
+        model: the model whose `generate` is called, or a wrapper around it (PEFT, DDP). The hooks go to the module
+            inside that decodes, since a wrapper's `generate` calls that one and never the wrapper.
         eos_token_id: the end tokens that `generate` is given, one or several; None: no row ends.
     """
 
@@ -39,10 +44,16 @@ class SkipFinishedRows:
         self._cache: DynamicCache | None = None
         self._rows = self._ended = torch.empty(0)
         self._batch: int | None = None
-        self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after, with_kwargs=True),
-        ]
+        self._warned = False
+        self._hooks = []
+        decoder = next((module for module in model.modules() if isinstance(module, GenerationMixin)), None)
+        if decoder is None:
+            self._warn(f"{type(model).__name__} holds no model of transformers that generates")
+        else:
+            self._hooks = [
+                decoder.register_forward_pre_hook(self._before, with_kwargs=True),
+                decoder.register_forward_hook(self._after, with_kwargs=True),
+            ]
 
     def __enter__(self) -> Self:
         return self
@@ -58,14 +69,20 @@ class SkipFinishedRows:
 
     def _before(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         self._batch = None
-        decoding = _ids_and_cache(kwargs)
-        if decoding is None:
+        ids: Tensor | None = kwargs.get("input_ids")
+        cache: Any = kwargs.get("past_key_values")
+        if ids is None or ids.shape[1] != 1 or cache is None or not len(self._eos):
             self._cache = None
             return None
-        ids, cache = decoding
+        obstacle = _obstacle(kwargs)
+        if obstacle is not None or cache.get_seq_length() == 0:  # an empty cache: the prefill of prompts of one token
+            self._cache = None
+            if obstacle is not None:
+                self._warn(obstacle)
+            return None
         if cache is not self._cache:
             self._cache = cache
-            self._rows = torch.arange(len(ids), device=ids.device)  # of the batch, in the order of the cache
+            self._rows = torch.arange(len(ids), device=ids.device)  # rows of the batch that the cache still holds
             self._ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         self._ended |= torch.isin(ids[:, 0], self._eos.to(ids.device))
         live = ~self._ended[self._rows]
@@ -83,14 +100,23 @@ class SkipFinishedRows:
             output.logits = logits.new_zeros(self._batch, *logits.shape[1:]).index_copy(0, self._rows, logits)
         return output
 
+    def _warn(self, obstacle: str) -> None:
+        if not self._warned:
+            logger.warning("rows that have ended stay in the batch: %s", obstacle)
+        self._warned = True
 
-def _ids_and_cache(kwargs: dict[str, Any]) -> tuple[Tensor, DynamicCache] | None:
-    """What a forward pass decodes, one token a row, and behind what; None where not all that is a row's is known."""
-    ids, cache = kwargs.get("input_ids"), kwargs.get("past_key_values")
-    if ids is None or ids.shape[1] != 1 or type(cache) is not DynamicCache or cache.get_seq_length() == 0:
-        return None
+
+def _obstacle(kwargs: dict[str, Any]) -> str | None:
+    """Why the rows of a decoding step cannot be taken apart; None if they can."""
+    ids, cache = kwargs["input_ids"], kwargs["past_key_values"]
+    if type(cache) is not DynamicCache:
+        return f"the key-value cache is a {type(cache).__name__}, not a DynamicCache"
+    if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
+        return "a layer of the key-value cache cannot select rows"
+    if kwargs.get("output_attentions") or kwargs.get("output_hidden_states"):
+        return "attentions or hidden states of all rows are asked for"
     tensors = {name: value for name, value in kwargs.items() if isinstance(value, Tensor) and value.dim() > 1}
-    known = set(tensors) <= set(_BY_ROW) and all(len(tensor) == len(ids) for tensor in tensors.values())
-    known = known and all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
-    returns_more = kwargs.get("output_attentions") or kwargs.get("output_hidden_states")
-    return (ids, cache) if known and not returns_more else None
+    for name, tensor in tensors.items():
+        if name not in _BY_ROW or len(tensor) != len(ids):
+            return f"the model takes {name} of shape {tuple(tensor.shape)}"
+    return None

@@ -21,6 +21,8 @@ class TrainSection:
     learning_rate: float
     temperature: float = 1.0
     max_completion_tokens: int
+    max_prompt_tokens: int | None = None
+    """Problems whose prompt has more tokens, counted in the chat template, are left out; none: all are kept."""
     save_steps: int
     """Checkpoint interval in optimizer steps."""
     grpo: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +44,11 @@ class TellSection:
     def instruct(self, problem: str, n: int) -> str:
         """The problem with the length told."""
         return f"{problem} {self.text.replace('{n}', str(n))}"
+
+    add_to = instruct
+
+
+TargetLengthSection = TellSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,11 @@ class MethodSection:
             )
         if self.tell is not None and ("{n}" not in self.tell.text or not 0 < self.tell.low <= self.tell.high):
             raise AttnPOError(f"method {self.label!r}: tell needs {{n}} in its text and 0 < low <= high")
+
+    @property
+    def target_length(self) -> TellSection | None:
+        """The field `tell` by its new name."""
+        return self.tell
 
     @property
     def needs_probe(self) -> bool:

@@ -33,18 +33,28 @@ def begin(title: str) -> None:
         raise RuntimeError("made to fail")
 
 
-def run_probe(profile: Any, out_dir: Path, seed: int = 0) -> Path:
+def run_probe(source: Any, steps: Any, settings: Any, out_dir: Path, seed: int = 0) -> Path:
     begin("probe")
     (out_dir / "heads.json").write_text(json.dumps(HEADS))
     return out_dir / "heads.json"
 
 
-def run_training(profile: Any, method: str, seed: int, heads_file: Path | None, out_dir: Path) -> Path:
+def run_training(
+    source: Any,
+    steps: Any,
+    train: Any,
+    method: Any,
+    seed: int,
+    heads_file: Path | None,
+    default_heads: int,
+    out_dir: Path,
+) -> Path:
     log = out_dir / "log.jsonl"
     done = len(log.read_text().splitlines()) if log.is_file() else 0
-    begin(f"train {method} {seed} from {done}")
-    assert (heads_file is not None) == profile.method(method).needs_probe
-    for step in range(done + 1, profile.train.steps + 1):
+    name = json.loads((out_dir / "manifest.json").read_text())["spec"]["method"]
+    begin(f"train {name} {seed} from {done}")
+    assert (heads_file is not None) == method.needs_probe
+    for step in range(done + 1, train.steps + 1):
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
         with log.open("a") as file:
             file.write(json.dumps({"step": step}) + "\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,20 +12,26 @@ import attnpo.probing.probe
 from attnpo.errors import AttnPOError
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
+from attnpo.probing.settings import ProbeSection, Source
 from attnpo.runs.profile import Profile, load_profile
+from attnpo.testbed import EMBEDDED
 
 
 @pytest.fixture
 def profile() -> Profile:
-    tiny = load_profile("tiny")
-    probe = dataclasses.replace(tiny.probe, problems=32, samples=2, batch_size=32, bootstrap=100)
-    return dataclasses.replace(tiny, probe=probe)
+    return load_profile("tiny")
+
+
+def run(profile: Profile, folder: Path, **changes: Any) -> Path:
+    """The probe of the profile, smaller and with some settings of its section changed."""
+    small = {"problems": 32, "samples": 2, "batch_size": 32, "bootstrap": 100}
+    return run_probe(profile.source, profile.steps, ProbeSection(**{**vars(profile.probe), **small, **changes}), folder)
 
 
 def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranking = HeadRanking.load(run_probe(profile, tmp_path))
+    ranking = HeadRanking.load(run(profile, tmp_path))
     assert len(ranking.heads) == 32
     # The card's top three are at .8 and above; 64 responses leave a standard error of about .03.
     assert all(head.sra > 0.74 for head in ranking.best(3))
@@ -41,22 +47,21 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
     sampled = []
     original = attnpo.probing.probe.sample
 
-    def counting(model, tokenizer, texts, **options):  # type: ignore[no-untyped-def]
-        sampled.append(len(texts))
-        return original(model, tokenizer, texts, **options)
+    def counting(model, tokenizer, prompts, **options):  # type: ignore[no-untyped-def]
+        sampled.append(len(prompts))
+        return original(model, tokenizer, prompts, **options)
 
     monkeypatch.setattr(attnpo.probing.probe, "sample", counting)
-    run_probe(profile, tmp_path)
+    run(profile, tmp_path)
     assert sampled == [32]
     assert (tmp_path / "heads.json").read_bytes() == before
 
 
 def test_data_without_labels_is_refused(profile: Profile, tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match=r"no step labels for data 'some.jsonl'; labels are known for testbed"):
-        run_probe(dataclasses.replace(profile, data="some.jsonl"), tmp_path)
+        run_probe(Source(model=EMBEDDED, revision=None, data="some.jsonl"), profile.steps, profile.probe, tmp_path)
 
 
 def test_no_pair_of_steps_is_an_error_with_the_remedies(profile: Profile, tmp_path: Path) -> None:
-    cut_short = dataclasses.replace(profile.probe, max_completion_tokens=3)
     with pytest.raises(AttnPOError, match="none of 0 correct responses.*raise probe.problems"):
-        run_probe(dataclasses.replace(profile, probe=cut_short), tmp_path)
+        run(profile, tmp_path, max_completion_tokens=3)

@@ -1,4 +1,4 @@
-"""Studies of the heads: the pure parts by hand, the errands on the embedded model."""
+"""Studies of the heads: the pure parts by hand, the runs on the embedded model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attnpo.method.steps import Step, TokenSteps
 from attnpo.probing import studies
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.runs.profile import Profile
-from attnpo.sampling.generation import load_model
+from attnpo.sampling.models import load_model
 from attnpo.testbed import MODEL_DIR
 
 NAN = float("nan")
@@ -73,7 +73,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Path, Pa
     probe = {"problems": 1, "samples": 1, "max_completion_tokens": 8, "bootstrap": 10}
     profile = fake_profile(folder, study=study, steps=steps, probe=probe)
     torch.manual_seed(0)
-    responses = studies.run_responses(profile, folder)
+    responses = studies.run_responses(profile.source, profile.studied(), folder)
     heads = tuple(RankedHead(la, h, 0.5 + h / 100, 0.4, 0.7) for la in range(4) for h in range(8))
     about = {"model": "testbed", "revision": None, "phrase_set": "corrected", "min_chars": 1, "label_source": "-"}
     HeadRanking(**about, n_responses=1, n_pairs=1, heads=heads).save(folder / "heads.json")  # type: ignore[arg-type]
@@ -82,8 +82,10 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Path, Pa
 
 @pytest.mark.slow
 def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path], tmp_path: Path) -> None:
-    profile, responses, heads = studied
-    path = studies.run_intervention(profile, responses, heads, tmp_path)
+    profile, responses, heads_file = studied
+    study = profile.studied()
+    heads = studies.key_focus_heads(study, heads_file, profile.probe.heads)
+    path = studies.run_intervention(profile.source, profile.steps, study, heads, responses, tmp_path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["condition"] for row in rows[:4]] == list(studies.CONDITIONS)
     numbers = {row["response"] for row in rows}
@@ -98,15 +100,17 @@ def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path
     path.unlink()
     answers = next((tmp_path / "answers").iterdir())
     stamp = answers.stat().st_mtime_ns
-    again = studies.run_intervention(profile, responses, heads, tmp_path)
+    again = studies.run_intervention(profile.source, profile.steps, study, heads, responses, tmp_path)
     assert [json.loads(line) for line in again.read_text().splitlines()] == rows
     assert answers.stat().st_mtime_ns == stamp  # what is there is not sampled again
 
 
 @pytest.mark.slow
 def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Path, Path], tmp_path: Path) -> None:
-    profile, responses, heads = studied
-    rows = json.loads(studies.run_ensemble(profile, responses, heads, tmp_path).read_text())
+    profile, responses, heads_file = studied
+    source, steps, study = profile.source, profile.steps, profile.studied()
+    ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, bootstrap=10)
+    rows = json.loads(ensemble.read_text())
     assert [(row["order"], row["n"]) for row in rows] == [(o, n) for o in ("best", "random") for n in (1, 2, 3)]
     assert rows[2]["heads"] == [[0, 7], [1, 7], [2, 7]]
     assert all(0 <= row["low"] <= row["sra"] <= row["high"] <= 1 for row in rows)
@@ -117,7 +121,8 @@ def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Pa
     model.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     models = {2: MODEL_DIR, 4: tmp_path / "other"}
-    rows = json.loads(studies.run_stability(profile, responses, heads, models, tmp_path).read_text())
+    heads = studies.key_focus_heads(study, heads_file, profile.probe.heads)
+    rows = json.loads(studies.run_stability(source, steps, study, heads, responses, models, tmp_path).read_text())
     assert len(rows) == 2 * 32
     assert all(row["r"] == pytest.approx(1, abs=1e-6) for row in rows if row["step"] == 2)
     assert all(row["low"] <= row["r"] <= row["high"] for row in rows)
@@ -128,9 +133,9 @@ def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Pa
 
 def test_what_cannot_be_studied_is_said(tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match="no section 'study'"):
-        studies.run_responses(fake_profile(tmp_path), tmp_path)
+        fake_profile(tmp_path).studied()
     study = {"problems": 1, "samples": 1, "max_completion_tokens": 8}
     with pytest.raises(AttnPOError, match="run `attnpo probe` first"):
-        studies.key_focus_heads(fake_profile(tmp_path, study=study), None)
+        studies.key_focus_heads(fake_profile(tmp_path, study=study).studied(), None, 3)
     listed = fake_profile(tmp_path, study={**study, "heads": [[1, 2]]})
-    assert studies.key_focus_heads(listed, None) == [(1, 2)]
+    assert studies.key_focus_heads(listed.studied(), None, 3) == [(1, 2)]

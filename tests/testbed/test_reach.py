@@ -1,17 +1,16 @@
-"""reproduce/diagnose_reach.py: what of a response it goes on from."""
+"""reproduce/diagnose_reach.py: the places where it continues a response."""
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import fake_profile
 from places import ROOT
 
 from attnpo.method.steps import token_bytes_table
-from attnpo.sampling.generation import load_model
+from attnpo.probing.settings import StepsSection
+from attnpo.sampling.models import load_model
 from attnpo.testbed import load_items
 
 
@@ -25,8 +24,8 @@ def script() -> Any:
     return module
 
 
-def test_prefixes_end_with_each_solved_link_and_with_the_first_slip(script: Any, tmp_path: Path) -> None:
-    profile = fake_profile(tmp_path, model="testbed", data="testbed", steps={"min_chars": 1, "lone_trigger_chars": 1})
+def test_prefixes_end_with_each_solved_link_and_with_the_first_slip(script: Any) -> None:
+    settings = StepsSection(min_chars=1, lone_trigger_chars=1)
     _, tokenizer = load_model("testbed")
     item = next(item for item in load_items("testbed", "shifted") if item.testbed and item.testbed.chain == 5)
     assert item.testbed is not None
@@ -37,7 +36,7 @@ def test_prefixes_end_with_each_solved_link_and_with_the_first_slip(script: Any,
     def of(*steps: str) -> dict[int, tuple[str, str]]:
         text = "\n".join(steps) + "\n</think>\n1"
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        found = script.prefixes(profile, item, ids, token_bytes_table(tokenizer))
+        found = script.prefixes(settings, item, ids, token_bytes_table(tokenizer))
         return {n: tuple(tokenizer.decode(part) for part in parts) for n, parts in found.items()}
 
     found = of(links[0], check, links[1], links[2], links[3], links[4])
@@ -47,4 +46,4 @@ def test_prefixes_end_with_each_solved_link_and_with_the_first_slip(script: Any,
     slipped = links[2].replace(f"= {values[3]}", f"= {(values[3] + 1) % 100}")
     assert list(of(links[0], check, links[1], slipped, links[2])) == [1, 2]
     ids = tokenizer("\n".join(links), add_special_tokens=False)["input_ids"]
-    assert script.prefixes(profile, item, ids, token_bytes_table(tokenizer)) == {}  # no </think>
+    assert script.prefixes(settings, item, ids, token_bytes_table(tokenizer)) == {}  # no </think>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -17,21 +16,35 @@ import yaml
 from safetensors.torch import load_file
 
 from attnpo.errors import AttnPOError
-from attnpo.method.attention import all_heads
+from attnpo.method.attention import Head, all_heads
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.problems.training_sets import Item
-from attnpo.runs.profile import load_profile
-from attnpo.sampling.generation import load_model
-from attnpo.training.run import choose_heads, last_checkpoint, run_training, training_config, training_rows
-from attnpo.training.settings import TellSection
+from attnpo.runs.plan import train_spec
+from attnpo.runs.profile import Profile, load_profile
+from attnpo.sampling.models import load_model
+from attnpo.testbed import EMBEDDED
+from attnpo.training.heads import choose_heads
+from attnpo.training.run import drop_long_prompts, last_checkpoint, run_training, training_config, training_rows
+from attnpo.training.settings import MethodSection, TargetLengthSection, TrainSection
+from attnpo.training.trainer import AttnPOConfig
 
-RUN = """
-import sys
-from pathlib import Path
-from attnpo.runs.profile import load_profile
-from attnpo.training.run import run_training
-run_training(load_profile(sys.argv[1]), "attnpo", 3, None, Path(sys.argv[2]))
-"""
+
+def train(profile: Profile, method: str | MethodSection, folder: Path, seed: int = 3, **changes: Any) -> Path:
+    """Train on the profile, with some settings of its section `train` changed."""
+    section = profile.method(method) if isinstance(method, str) else method
+    settings = TrainSection(**{**vars(profile.train), **changes})
+    return run_training(profile.source, profile.steps, settings, section, seed, None, profile.probe.heads, folder)
+
+
+def config_of(profile: Profile, method: str | MethodSection, folder: Path, heads: Any = None) -> AttnPOConfig:
+    """The trainer's configuration with seed 5."""
+    section = profile.method(method) if isinstance(method, str) else method
+    return training_config(profile.steps, profile.train, section, 5, heads, folder)
+
+
+def changed(method: MethodSection, **changes: Any) -> MethodSection:
+    """The method's section with some settings changed."""
+    return MethodSection(**{**vars(method), **changes})
 
 
 @pytest.fixture
@@ -67,10 +80,10 @@ def profile_file(tmp_path: Path) -> Path:
 
 
 def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_file: Path, tmp_path: Path) -> None:
-    straight = run_training(load_profile(str(profile_file)), "attnpo", 3, None, tmp_path / "straight")
+    straight = train(load_profile(str(profile_file)), "attnpo", tmp_path / "straight")
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(profile_file), str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, __file__, str(profile_file), str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 240
     while last_checkpoint(killed / "checkpoints") is None:
@@ -80,7 +93,7 @@ def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_fi
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "model").exists()
-    resumed = run_training(load_profile(str(profile_file)), "attnpo", 3, None, killed)
+    resumed = train(load_profile(str(profile_file)), "attnpo", killed)
 
     one, other = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert one.keys() == other.keys()
@@ -94,99 +107,123 @@ def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_fi
 
 def test_top_heads_need_the_probe(profile_file: Path, tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match="run `attnpo probe` first"):
-        run_training(load_profile(str(profile_file)), "top", 0, None, tmp_path)
+        train(load_profile(str(profile_file)), "top", tmp_path)
 
 
 def test_the_profile_decides_every_argument(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    config = training_config(profile, "attnpo", 5, [[2, 1]], tmp_path)
+    config = config_of(profile, "attnpo", tmp_path, heads=[(2, 1)])
     assert (config.seed, config.max_steps, config.learning_rate, config.num_generations) == (5, 6, 1e-3, 4)
     assert (config.per_device_train_batch_size, config.generation_batch_size) == (8, 8)
     assert config.credit_config().warmup_steps == 2
-    plain = training_config(profile, "tlmre", 5, None, tmp_path)
+    plain = config_of(profile, "tlmre", tmp_path)
     assert not plain.attnpo
     profile.train.grpo.update({"gradient_accumulation_steps": 4})
-    assert training_config(profile, "tlmre", 5, None, tmp_path).per_device_train_batch_size == 2
+    assert config_of(profile, "tlmre", tmp_path).per_device_train_batch_size == 2
     profile.train.grpo.update({"gradient_accumulation_steps": 3})
     with pytest.raises(AttnPOError, match="8 rollouts a step do not divide by 3"):
-        training_config(profile, "tlmre", 5, None, tmp_path)
+        config_of(profile, "tlmre", tmp_path)
     profile.train.grpo.update({"gradient_acumulation_steps": 2})
     with pytest.raises(AttnPOError, match="train.grpo.gradient_acumulation_steps: TRL's GRPOConfig has no such"):
-        training_config(profile, "tlmre", 5, None, tmp_path)
+        config_of(profile, "tlmre", tmp_path)
 
 
 def test_a_method_s_own_settings_go_over_the_profile_s(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    section = dataclasses.replace(
-        profile.methods["tlmre"],
+    section = changed(
+        profile.method("tlmre"),
         estimator="grpo",
         phrases="published",
         grpo={"epsilon_high": 0.28, "learning_rate": 2e-6},
     )
-    profile.methods["mine"] = section
-    config = training_config(profile, "mine", 5, None, tmp_path)
+    config = config_of(profile, section, tmp_path)
     assert (config.epsilon_high, config.learning_rate, config.phrases) == (0.28, 2e-6, "published")
     assert (config.advantage_estimator, config.scale_rewards) == ("grpo", "group")
-    plain = training_config(profile, "tlmre", 5, None, tmp_path)
+    plain = config_of(profile, "tlmre", tmp_path)
     assert (plain.advantage_estimator, plain.scale_rewards, plain.phrases) == ("rloo", "none", "corrected")
-    profile.methods["mine"] = dataclasses.replace(section, grpo={"epsilon_hi": 0.28})
-    with pytest.raises(AttnPOError, match="methods.mine.grpo.epsilon_hi: TRL's GRPOConfig has no such"):
-        training_config(profile, "mine", 5, None, tmp_path)
+    with pytest.raises(AttnPOError, match="method 'TLMRE': grpo.epsilon_hi: TRL's GRPOConfig has no such"):
+        config_of(profile, changed(section, grpo={"epsilon_hi": 0.28}), tmp_path)
 
 
 def test_heads_are_chosen_as_the_method_says(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    model, _ = load_model("testbed")
+    model, _ = load_model(EMBEDDED)
     ranked = tuple(
         RankedHead(layer, head, 0.5 + (8 * layer + head) / 100, 0.0, 1.0) for layer, head in all_heads(model)
     )
     heads_file = tmp_path / "heads.json"
     HeadRanking("testbed", None, "corrected", 1, "made up", 1, 1, ranked).save(heads_file)
 
-    def chosen(seed: int = 0, file: Path | None = heads_file, **changes: Any) -> list[list[int]] | None:
-        profile.methods["mine"] = dataclasses.replace(profile.methods["attnpo"], **changes)
-        return choose_heads(profile, "mine", seed, file, model)
+    def chosen(seed: int = 0, file: Path | None = heads_file, **changes: Any) -> list[Head] | None:
+        return choose_heads(changed(profile.method("attnpo"), **changes), seed, file, profile.probe.heads, model)
 
-    assert chosen(heads="top") == [[3, 7], [3, 6], [3, 5]]
-    assert chosen(heads="top", n_heads=1) == [[3, 7]]
-    assert chosen(heads="worst", n_heads=2) == [[0, 1], [0, 0]]
-    assert chosen(heads="all", file=None) == [[layer, head] for layer in range(4) for head in range(8)]
+    assert chosen(heads="top") == [(3, 7), (3, 6), (3, 5)]
+    assert chosen(heads="top", n_heads=1) == [(3, 7)]
+    assert chosen(heads="worst", n_heads=2) == [(0, 1), (0, 0)]
+    assert chosen(heads="all", file=None) == [(layer, head) for layer in range(4) for head in range(8)]
     drawn = {seed: chosen(heads="random", seed=seed, file=None) for seed in range(5)}
     assert drawn[3] == chosen(heads="random", seed=3, file=None)
     assert len({str(heads) for heads in drawn.values()}) > 1
     assert all(heads is not None and len({tuple(head) for head in heads}) == 3 for heads in drawn.values())
     assert chosen(heads="oracle", file=None) is None
-    assert chosen(heads=[(2, 1)], file=None) == [[2, 1]]
+    assert chosen(heads=[(2, 1)], file=None) == [(2, 1)]
     with pytest.raises(AttnPOError, match="n_heads 33, but the model has 32"):
         chosen(heads="random", n_heads=33)
     with pytest.raises(AttnPOError, match="takes the probe's worst heads; run `attnpo probe` first"):
         chosen(heads="worst", file=None)
 
 
-def test_lengths_told_are_in_the_prompt_and_in_the_column(profile_file: Path) -> None:
+def test_target_lengths_are_in_the_prompt_and_in_the_column() -> None:
     items = [Item(str(i), f"Problem {i}.", "1") for i in range(50)]
     assert training_rows(items, None, 0)[3] == {
         "prompt": [{"role": "user", "content": "Problem 3."}],
         "answer": "1",
         "id": "3",
     }
-    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
-    rows = training_rows(items, tell, 0)
+    target = TargetLengthSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    rows = training_rows(items, target, 0)
     for row in rows:
-        assert row["prompt"][0]["content"] == f"Problem {row['id']}. Think for {row['told']} tokens."
-    assert {row["told"] for row in rows} <= set(range(40, 61))
-    assert len({row["told"] for row in rows}) > 10
-    assert rows == training_rows(items, tell, 0) != training_rows(items, tell, 1)
-    assert tell.instruct("", tell.evaluate) == " Think for 50 tokens."
+        assert row["prompt"][0]["content"] == f"Problem {row['id']}. Think for {row['target_length']} tokens."
+    assert {row["target_length"] for row in rows} <= set(range(40, 61))
+    assert len({row["target_length"] for row in rows}) > 10
+    assert rows == training_rows(items, target, 0) != training_rows(items, target, 1)
+    assert target.add_to("", target.evaluate) == " Think for 50 tokens."
 
 
-def test_oracle_and_told_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
+def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
-    profile.methods["mine"] = dataclasses.replace(profile.methods["attnpo"], reward="l1_max", tell=tell, heads="oracle")
-    short = dataclasses.replace(profile, train=dataclasses.replace(profile.train, steps=1, save_steps=1))
-    model = run_training(short, "mine", 3, None, tmp_path / "run")
+    target = TargetLengthSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    method = changed(profile.method("attnpo"), reward="l1_max", tell=target, heads="oracle")
+    model = train(profile, method, tmp_path / "run", steps=1, save_steps=1)
     assert (model / "config.json").is_file()
+
+
+def test_prompts_over_the_limit_are_left_out(
+    profile_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, tokenizer = load_model(EMBEDDED)
+    rows = training_rows([Item(str(n), "1 + " * n + "1", "1") for n in (1, 9, 3)], None, 0)
+    lengths = {
+        row["id"]: len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"])
+        for row in rows
+    }
+    assert lengths["1"] < lengths["3"] < lengths["9"]
+    with caplog.at_level("INFO"):
+        assert drop_long_prompts(rows, tokenizer, lengths["3"]) == [rows[0], rows[2]]
+    assert f"1 of 3 prompts have more than {lengths['3']} tokens" in caplog.text
+    assert drop_long_prompts(rows, tokenizer, lengths["9"]) == rows
+    with pytest.raises(AttnPOError, match=f"the shortest of 3 training prompts has {lengths['1']} tokens"):
+        drop_long_prompts(rows, tokenizer, lengths["1"] - 1)
+
+    # run_training applies the limit of its section, and none where there is none
+    profile = load_profile(str(profile_file))
+    with pytest.raises(AttnPOError, match="train.max_prompt_tokens is 2, but the shortest of 12000 training prompts"):
+        train(profile, "tlmre", tmp_path / "run", max_prompt_tokens=2)
+
+
+def test_no_limit_of_prompts_leaves_a_run_s_id_as_it_was(profile_file: Path) -> None:
+    assert "max_prompt_tokens" not in train_spec(load_profile(str(profile_file)), "tlmre", 0)["train"]
+    assert train_spec(load_profile("paper-1.5b"), "tlmre", 0)["train"]["max_prompt_tokens"] == 1024
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -196,3 +233,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-12").mkdir()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+
+
+if __name__ == "__main__":  # the run that is killed
+    train(load_profile(sys.argv[1]), "attnpo", Path(sys.argv[2]))

@@ -1,0 +1,61 @@
+"""The reward function of every run: is the response correct?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from attnpo.grading.math import Grader
+from attnpo.method.phrases import PHRASE_KINDS, phrase_counts
+from attnpo.method.steps import split_steps, thinking_part
+from attnpo.probing.settings import StepsSection
+from attnpo.problems.training_sets import Item
+from attnpo.sampling.sampler import text_of
+from attnpo.testbed import oracle
+
+
+class Correctness:
+    """TRL reward function: 1 for a correct response, 0 for any other.
+
+    It logs what the texts show: phrases by kind, answers that could not be parsed and, for problems of the testbed,
+    steps by the oracle's label.
+    """
+
+    __name__ = "correctness"
+
+    def __init__(
+        self, grader: Grader, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Item], steps: StepsSection
+    ) -> None:
+        self.grader = grader
+        self.tokenizer = tokenizer
+        self.steps = steps
+        self.testbed = {problem.id: problem.testbed for problem in problems if problem.testbed is not None}
+
+    def __call__(
+        self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **_: Any
+    ) -> list[float]:
+        """One reward a completion, from its sampled ids. TRL passes the data set's columns by name."""
+        texts = [text_of(ids, self.tokenizer) for ids in completion_ids]
+        grades = self.grader.grade(texts, answer)
+        counts = [phrase_counts(thinking_part(text)) for text in texts]
+        for kind in PHRASE_KINDS:
+            log_metric(f"phrases/{kind}", sum(count[kind] for count in counts) / len(counts))
+        log_metric("grader/parse_failed", sum(grade.parse_failed for grade in grades) / len(grades))
+        if self.testbed:
+            self._log_steps(texts, id, log_metric)
+        return [float(grade.correct) for grade in grades]
+
+    def _log_steps(self, texts: list[str], ids: list[str], log_metric: Any) -> None:
+        """Mean number of steps of each label in a response."""
+        counts: Counter[str] = Counter()
+        for text, problem_id in zip(texts, ids, strict=True):
+            thinking = thinking_part(text)
+            steps = split_steps(thinking, self.steps.phrases, self.steps.min_chars, self.steps.lone_trigger_chars)
+            counts.update(
+                oracle.count_steps(self.testbed[problem_id], [thinking[step.start : step.end] for step in steps])
+            )
+        for label, count in counts.items():
+            log_metric(f"steps/{label}", count / len(texts))
