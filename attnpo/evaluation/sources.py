@@ -8,7 +8,8 @@ from typing import NamedTuple
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.steps import THINK_END
-from attnpo.problems.benchmarks import Problem, _benchmark, load
+from attnpo.problems.benchmarks import benchmark_named, load
+from attnpo.problems.problem import Problem
 
 
 class Comparison(NamedTuple):
@@ -33,12 +34,12 @@ def compare(name: str, data_dir: str | Path | None = None, revision: str | None 
     Raises:
         AttnPOError: as `load`; or the set has one source only.
     """
-    benchmark = _benchmark(name)
+    benchmark = benchmark_named(name)
     if benchmark.published is None or benchmark.hub is None:
         raise AttnPOError(f"{name} has one source only, so there is nothing to compare")
 
     def texts(problems: list[Problem]) -> dict[str, Problem]:
-        return {" ".join(problem.problem.split()): problem for problem in problems}
+        return {" ".join(problem.text.split()): problem for problem in problems}
 
     reference, other = texts(load(name, data_dir)), texts(load(name, source="hub", revision=revision))
     common = [text for text in reference if text in other]

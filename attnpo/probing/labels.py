@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attnpo.errors import AttnPOError
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.testbed import oracle
+from attnpo.testbed.problems import ChainProblem
 
-Labeler = Callable[[Item, Sequence[str]], list[bool]]
+Labeler = Callable[[Problem, Sequence[str]], list[bool]]
 
 
-def oracle_labels(item: Item, step_texts: Sequence[str]) -> list[bool]:
+def oracle_labels(item: Problem, step_texts: Sequence[str]) -> list[bool]:
     """True for each essential step, by `attnpo.testbed.oracle.label_steps`.
 
     Raises:
         AttnPOError: the item is not a problem of the testbed.
     """
-    if item.testbed is None:
+    if not isinstance(item, ChainProblem):
         raise AttnPOError(f"problem {item.id!r} is not of the testbed, whose oracle alone is exact; set data: testbed")
-    return [label in oracle.ESSENTIAL for label in oracle.label_steps(item.testbed, step_texts)]
+    return [label in oracle.ESSENTIAL for label in oracle.label_steps(item, step_texts)]
 
 
 LABELERS: dict[str, Labeler] = {"testbed": oracle_labels}

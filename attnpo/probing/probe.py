@@ -21,9 +21,9 @@ from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import LABELERS
 from attnpo.probing.settings import ProbeSection, StudySection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.generation import load_model, sample, text_of
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
 
 if TYPE_CHECKING:
     from attnpo.runs.profile import Profile
@@ -51,7 +51,7 @@ def run_probe(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
     if profile.data not in LABELERS:
         raise AttnPOError(f"no step labels for data {profile.data!r}; labels are known for {', '.join(LABELERS)}")
     model, tokenizer = load_model(profile.model, profile.revision)
-    items = load_items(profile.data, profile.probe.split)[: profile.probe.problems]
+    items = load_problems(profile.data, profile.probe.split)[: profile.probe.problems]
     by_id = {item.id: item for item in items}
     samples = sample_responses(profile.probe, model, tokenizer, items, out_dir / "samples", seed)
     correct = [(by_id[s["problem_id"]], s["prompt_ids"], s["response_ids"]) for s in samples if s["correct"]]
@@ -81,7 +81,7 @@ def sample_responses(
     settings: ProbeSection | StudySection,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: list[Item],
+    items: list[Problem],
     folder: Path,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -118,14 +118,14 @@ def sample_responses(
 class Labelled(NamedTuple):
     """A response with steps of both kinds."""
 
-    item: Item
+    item: Problem
     response: Response
     steps: TokenSteps
     essential: torch.Tensor  # (K,) bool
 
 
 def label_responses(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, responses: Iterable[tuple[Item, list[int], list[int]]]
+    profile: Profile, tokenizer: PreTrainedTokenizerBase, responses: Iterable[tuple[Problem, list[int], list[int]]]
 ) -> list[Labelled]:
     """Those of the (item, prompt ids, response ids) that have essential and redundant steps, shortest first."""
     table, settings = token_bytes_table(tokenizer), profile.steps
@@ -152,7 +152,7 @@ def score_responses(
     profile: Profile,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    responses: list[tuple[Item, list[int], list[int]]],
+    responses: list[tuple[Problem, list[int], list[int]]],
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Scores and labels of the responses that have both essential and redundant steps.
 

@@ -30,10 +30,10 @@ from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import LABELERS
 from attnpo.probing.probe import SCORING_BATCH, sample_responses, score_all, score_responses
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.generation import complete, load_model, text_of
 from attnpo.statistics.bootstrap import Estimate, bootstrap
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
 
 if TYPE_CHECKING:
     from attnpo.runs.profile import Profile
@@ -48,7 +48,7 @@ def run_responses(profile: Profile, out_dir: Path, seed: int = 0) -> Path:
     """Sample and grade the responses that are studied: `responses.jsonl`, a batch a file until it is done."""
     study = profile.studied()
     model, tokenizer = load_model(profile.model, profile.revision)
-    items = load_items(profile.data, study.split)[: study.problems]
+    items = load_problems(profile.data, study.split)[: study.problems]
     rows = sample_responses(study, model, tokenizer, items, out_dir / "samples", seed)
     atomic_write_jsonl(out_dir / "responses.jsonl", rows)
     return out_dir / "responses.jsonl"
@@ -175,14 +175,16 @@ class Studied(NamedTuple):
     """A response with an answer and at least two steps."""
 
     number: int  # in responses.jsonl
-    item: Item
+    item: Problem
     response: Response
     texts: list[str]  # of the steps
     correct: bool
 
 
 def with_steps(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, responses: Sequence[tuple[Item, list[int], list[int], bool]]
+    profile: Profile,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: Sequence[tuple[Problem, list[int], list[int], bool]],
 ) -> list[Studied]:
     """Those of the (item, prompt ids, response ids, correct) with an answer and two steps, shortest first.
 
@@ -268,8 +270,8 @@ def key_focus_heads(profile: Profile, heads_file: Path | None) -> list[Head]:
     return HeadRanking.load(heads_file).top(profile.probe.heads)
 
 
-def _load(profile: Profile, path: Path) -> list[tuple[Item, list[int], list[int], bool]]:
-    items = {item.id: item for item in load_items(profile.data, profile.studied().split)}
+def _load(profile: Profile, path: Path) -> list[tuple[Problem, list[int], list[int], bool]]:
+    items = {item.id: item for item in load_problems(profile.data, profile.studied().split)}
     return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in read_jsonl(path)]
 
 

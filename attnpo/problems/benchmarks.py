@@ -14,11 +14,13 @@ import logging
 import os
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
 from attnpo.problems.choice import LETTERS
+from attnpo.problems.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +31,6 @@ COMMIT = "f65066557114964a9c9d0e75b1f2d7297f951b28"
 URL = f"https://github.com/NieSYsc20/AttnPO/raw/{COMMIT}/data/test/preprocessed_data"
 TIMEOUT = 60
 """Seconds without a byte after which a download is given up."""
-
-
-class Problem(NamedTuple):
-    """One problem and its gold answer, as published."""
-
-    id: str
-    problem: str
-    answer: str
-    """With choices, the letter of the right one, in their order."""
-    choices: tuple[str, ...] = ()
-    """The options in published order; none if the answer is to be written."""
-    subject: str = ""
 
 
 class Published(NamedTuple):
@@ -71,8 +61,8 @@ class Benchmark(NamedTuple):
     choices: bool = False
 
 
-def _fields(problem: str, answer: str) -> Callable[[Mapping[str, Any]], Problem]:
-    return lambda row: Problem("", row[problem], str(row[answer]))
+def _fields(text: str, answer: str) -> Callable[[Mapping[str, Any]], Problem]:
+    return lambda row: Problem("", row[text], str(row[answer]))
 
 
 def _gsm8k(row: Mapping[str, Any]) -> Problem:
@@ -86,16 +76,15 @@ def _gpqa(row: Mapping[str, Any]) -> Problem:
     choices = sorted([right, *(row[f"Incorrect Answer {i}"].strip() for i in (1, 2, 3))])
     answer = LETTERS[choices.index(right)]
     name = f"gpqa_diamond/{row['Record ID']}"
-    return Problem(name, row["Question"].strip(), answer, tuple(choices), row["High-level domain"])
+    return Problem(name, row["Question"].strip(), answer, choices=tuple(choices), subject=row["High-level domain"])
 
 
 def _mmlu(row: Mapping[str, Any]) -> Problem:
     choices = tuple(row["choices"])
     # The file names no id; the place in it is none, as the order of the options must not follow from it.
     digest = hashlib.sha256("\n".join((row["question"], *choices)).encode()).hexdigest()
-    return Problem(
-        f"mmlu/{row['subject']}/{digest[:12]}", row["question"], LETTERS[row["answer"]], choices, row["subject"]
-    )
+    name = f"mmlu/{row['subject']}/{digest[:12]}"
+    return Problem(name, row["question"], LETTERS[row["answer"]], choices=choices, subject=row["subject"])
 
 
 BENCHMARKS = {
@@ -185,7 +174,7 @@ def load(
         AttnPOError: an unknown name or source; no file and no network; no access to a gated data set; another
             checksum, layout or number of problems.
     """
-    benchmark = _benchmark(name)
+    benchmark = benchmark_named(name)
     if source not in (None, "published", "hub"):
         raise AttnPOError(f"there is no source {source!r}; take published or hub")
     if data_dir and source:
@@ -210,7 +199,12 @@ def load(
     return problems
 
 
-def _benchmark(name: str) -> Benchmark:
+def benchmark_named(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        AttnPOError: there is none.
+    """
     if name not in BENCHMARKS:
         raise AttnPOError(f"there is no benchmark {name!r}; take one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
@@ -234,7 +228,7 @@ def read_published(name: str, path: Path) -> list[Problem]:
         AttnPOError: the file is no parquet file or laid out otherwise.
     """
     pairs = dict.fromkeys(_problem_and_answer(row, f"row {i} of {path}") for i, row in enumerate(_rows(path)))
-    return [Problem(f"{name}/{i}", problem, answer) for i, (problem, answer) in enumerate(pairs)]
+    return [Problem(f"{name}/{i}", text, answer) for i, (text, answer) in enumerate(pairs)]
 
 
 def _rows(path: Path) -> list[dict[Any, Any]]:
@@ -299,11 +293,11 @@ def _columns(name: str) -> str:
 def _problem(name: str, row: Any, place: str) -> Problem:
     """A line of a local file."""
     row = row if isinstance(row, dict) else {}
-    identity, problem, answer = values = [row.get(field) for field in ("id", "problem", "answer")]
+    identity, text, answer = values = [row.get(field) for field in ("id", "problem", "answer")]
     if not all(isinstance(value, str) and value for value in values):
         raise AttnPOError(f"{place}: needs id, problem and answer, each a string that is not empty")
     if not BENCHMARKS[name].choices:
-        return Problem(identity, problem, answer)
+        return Problem(identity, text, answer)
     choices, subject = row.get("choices"), row.get("subject", "")
     if (
         not isinstance(choices, list)
@@ -316,7 +310,7 @@ def _problem(name: str, row: Any, place: str) -> Problem:
             f"{place}: needs choices, 2 to {len(LETTERS)} strings, the letter of one of them as answer, and as "
             "subject, if it has one, a string"
         )
-    return Problem(identity, problem, answer, tuple(choices), subject)
+    return Problem(identity, text, answer, choices=tuple(choices), subject=subject)
 
 
 def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
@@ -373,7 +367,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, list[Problem]]:
         key = problem.id or f"{name}/hub/{i}"
         while key in problems:  # MMLU asks a few questions twice
             key += "+"
-        problems[key] = problem._replace(id=key)
+        problems[key] = replace(problem, id=key)
     return path, list(problems.values())
 
 

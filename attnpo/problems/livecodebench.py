@@ -24,6 +24,7 @@ import pickletools
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 from attnpo.errors import AttnPOError
 from attnpo.files import sha256_file
 from attnpo.problems.benchmarks import DATA_VARIABLE
+from attnpo.problems.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +58,10 @@ _LONG_INTEGER = 4000
 """Digits from which an integer is kept as a Decimal: Python's own conversion takes quadratic time."""
 
 
-class Problem(NamedTuple):
-    """One problem, without its tests."""
+@dataclass(frozen=True, kw_only=True)
+class CodeProblem(Problem):
+    """One problem, without its tests. The id is the platform's, such as `abc387_b`; the text is the whole prompt."""
 
-    id: str
-    """The platform's, such as `abc387_b`."""
-    prompt: str
     platform: str
     difficulty: str
     contest_date: str
@@ -144,7 +144,7 @@ def _from_hub(name: str, revision: str) -> Path:
     return path
 
 
-def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[Problem]:
+def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[CodeProblem]:
     """The problems whose contest lies in a window, in the order of the files.
 
     In a file that is not the published one, every test is read too: an error must not wait for the grading.
@@ -159,7 +159,7 @@ def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | 
             tests as `read_tests` refuses them.
     """
     start, end = _day(start_date, "start_date", date.min), _day(end_date, "end_date", date.max)
-    problems: dict[str, Problem] = {}
+    problems: dict[str, CodeProblem] = {}
     own = [name for name, path in paths.items() if sha256_file(path) != FILES[name]]
     if own:
         logger.warning("LiveCodeBench: not the published files (their SHA-256 is another): %s", ", ".join(own))
@@ -213,13 +213,22 @@ _FIELDS = (
 )
 
 
-def _problem(row: dict[str, Any], name: str, offset: int) -> Problem:
+def _problem(row: dict[str, Any], name: str, offset: int) -> CodeProblem:
     try:
         day = date.fromisoformat(row["contest_date"][:10]).isoformat()
     except ValueError as error:
         raise AttnPOError(f"{name}: {row['question_id']} has contest_date {row['contest_date']!r}, no date") from error
     prompt = prompt_of(row["question_content"], row["starter_code"])
-    return Problem(row["question_id"], prompt, row["platform"], row["difficulty"], day, name, offset)
+    return CodeProblem(
+        row["question_id"],
+        prompt,
+        answer="",
+        platform=row["platform"],
+        difficulty=row["difficulty"],
+        contest_date=day,
+        file=name,
+        offset=offset,
+    )
 
 
 def prompt_of(question: str, starter_code: str) -> str:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attnpo.errors import AttnPOError
-
-if TYPE_CHECKING:
-    from attnpo.testbed import problems as testbed_problems
+from attnpo.problems.problem import Problem
 
 
-@dataclass(frozen=True)
-class Item:
-    """One problem to ask: `text` goes to the model as the user's turn, `answer` is what its last box must equal."""
-
-    id: str
-    text: str
-    answer: str
-    testbed: testbed_problems.Problem | None = None
-    """The testbed's problem, whose oracle can label steps; None elsewhere."""
-
-
-def load_items(source: str, split: str) -> list[Item]:
+def load(source: str, split: str) -> list[Problem]:
     """Problems of one split.
 
     Args:
@@ -40,22 +25,22 @@ def load_items(source: str, split: str) -> list[Item]:
     return _from_hub(source, split)
 
 
-def _from_file(path: Path) -> list[Item]:
+def _from_file(path: Path) -> list[Problem]:
     if not path.is_file():
         raise AttnPOError(f"{path}: no such data file; check `data` in the profile")
-    items = []
+    problems = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise AttnPOError(f"{path}, line {number}: not JSON ({error.msg}); each line is one object") from error
-        items.append(_item(row, f"{path}, line {number}", str(number)))
-    if not items:
+        problems.append(_problem(row, f"{path}, line {number}", str(number)))
+    if not problems:
         raise AttnPOError(f"{path}: the data file is empty; give one JSON object a line")
-    return items
+    return problems
 
 
-def _from_hub(source: str, split: str) -> list[Item]:
+def _from_hub(source: str, split: str) -> list[Problem]:
     import datasets
 
     try:
@@ -66,11 +51,11 @@ def _from_hub(source: str, split: str) -> list[Item]:
             f"data set {source!r}, split {split!r} could not be loaded ({reason}); check name and network, or give "
             "a JSON-lines file"
         ) from error
-    return [_item(row, f"{source}[{split}] row {i}", str(i)) for i, row in enumerate(rows)]
+    return [_problem(row, f"{source}[{split}] row {i}", str(i)) for i, row in enumerate(rows)]
 
 
-def _item(row: dict[str, object], where: str, number: str) -> Item:
+def _problem(row: dict[str, object], where: str, number: str) -> Problem:
     missing = [key for key in ("problem", "answer") if row.get(key) in (None, "")]
     if missing:
         raise AttnPOError(f"{where}: no {missing[0]!r}; each problem needs 'problem' and 'answer'")
-    return Item(str(row.get("id", number)), str(row["problem"]), str(row["answer"]))
+    return Problem(str(row.get("id", number)), str(row["problem"]), str(row["answer"]))

@@ -12,7 +12,7 @@ from typing import Any
 from attnpo.errors import AttnPOError
 from attnpo.files import sha256_files
 from attnpo.problems import training_sets
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 
 EMBEDDED = "testbed"
 """What names the embedded model and its problems in a profile."""
@@ -45,14 +45,14 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
     return {"name": model, "revision": revision}
 
 
-def load_items(source: str, split: str) -> list[Item]:
+def load_problems(source: str, split: str) -> list[Problem]:
     """The problems of one split of a profile's `data`: the embedded ones, or those of any other source.
 
     Raises:
-        AttnPOError: as `attnpo.problems.training_sets.load_items`, or the embedded problems have no such split.
+        AttnPOError: as `attnpo.problems.training_sets.load`, or the embedded problems have no such split.
     """
     from attnpo.testbed import problems
 
     if source == EMBEDDED:
-        return [Item(p.id, p.text, p.answer, p) for p in problems.load(split)]
-    return training_sets.load_items(source, split)
+        return list(problems.load(split))
+    return training_sets.load(source, split)

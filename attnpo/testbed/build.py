@@ -87,7 +87,7 @@ class BuildConfig:
 
 def draw(
     rng: random.Random, config: BuildConfig, habits: traces.Habits = traces.DEFAULT_HABITS
-) -> tuple[problems.Problem, str]:
+) -> tuple[problems.ChainProblem, str]:
     """A training problem and a trace of it."""
     if config.varied_share and rng.random() < config.varied_share:
         less = rng.random()
@@ -161,7 +161,7 @@ def new_model(config: BuildConfig, tokenizer: Any) -> Qwen2ForCausalLM:
     )
 
 
-def batch_of(pairs: list[tuple[problems.Problem, str]], tokenizer: Any) -> dict[str, torch.Tensor]:
+def batch_of(pairs: list[tuple[problems.ChainProblem, str]], tokenizer: Any) -> dict[str, torch.Tensor]:
     """Right-padded (B, T) ids, mask and labels; the loss counts the response alone."""
     prompts = tokenizer.apply_chat_template(
         [[{"role": "user", "content": problem.text}] for problem, _ in pairs],
@@ -225,7 +225,7 @@ def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2To
 
 def _pool_of_batches(
     rng: random.Random, config: BuildConfig, habits: traces.Habits
-) -> list[list[tuple[problems.Problem, str]]]:
+) -> list[list[tuple[problems.ChainProblem, str]]]:
     """Sixteen batches of traces of like length, in random order: half the padding, twice the speed."""
     size = config.batch_size
     pairs = sorted((draw(rng, config, habits) for _ in range(16 * size)), key=lambda pair: len(pair[1]))
@@ -256,7 +256,7 @@ def fine_tune(model: PreTrainedModel, tokenizer: Any, config: BuildConfig, numbe
     model.train()
     start = time.time()
     running = 0.0
-    pool: list[list[tuple[problems.Problem, str]]] = []
+    pool: list[list[tuple[problems.ChainProblem, str]]] = []
     for step in range(1, steps + 1):
         if not pool or step == this.bare_steps + 1:
             pool = _pool_of_batches(rng, config, BARE if step <= this.bare_steps else traces.DEFAULT_HABITS)

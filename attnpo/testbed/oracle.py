@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from attnpo.testbed.problems import Problem, apply
+from attnpo.testbed.problems import ChainProblem, apply
 
 ESSENTIAL = ("solve", "repair")
 REDUNDANT = ("recheck", "detour", "recap", "slip")
@@ -27,7 +27,7 @@ _DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
 _RECAP = re.compile(r"\s*(So|Okay, so|Thus|Therefore|Hence)\b")
 
 
-def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
+def label_steps(problem: ChainProblem, step_texts: Sequence[str]) -> list[str]:
     """One of `LABELS` for each step, in order.
 
     Args:
@@ -71,7 +71,7 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
     return labels
 
 
-def next_move(problem: Problem, solved: int, text: str) -> str:
+def next_move(problem: ChainProblem, solved: int, text: str) -> str:
     """The first of `MOVES` in what a model writes behind thinking that has solved links and has made no slip.
 
     Args:
@@ -88,7 +88,7 @@ def next_move(problem: Problem, solved: int, text: str) -> str:
     return "end" if end else "none"
 
 
-def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
+def count_steps(problem: ChainProblem, step_texts: Sequence[str]) -> dict[str, int]:
     """How many steps of a trace have each of `LABELS`, and the sums `essential` and `redundant`."""
     labels = Counter(label_steps(problem, step_texts))
     sums = {
@@ -120,7 +120,7 @@ def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool
     return (a, b) == (value, link[1]) or (op in "+*" and (b, a) == (value, link[1]))
 
 
-def _on_the_chain(a: int, op: str, b: int, problem: Problem, solved: int) -> bool:
+def _on_the_chain(a: int, op: str, b: int, problem: ChainProblem, solved: int) -> bool:
     """Whether `a op b` says again, or checks backwards, one of the links solved so far."""
     values = problem.values
     for k in range(solved):

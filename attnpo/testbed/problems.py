@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from attnpo.errors import AttnPOError
+from attnpo.problems.problem import Problem
 
 MODULUS = 100
 OPERATIONS = ("+", "-", "*")
@@ -30,18 +31,33 @@ _VERBOSE = {"+": "increase it by {n}", "-": "lower it by {n}", "*": "multiply it
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One problem: `start` in 0..99, `ops` as (operation, operand) pairs, `wording` "plain" or "verbose"."""
+class ChainProblem(Problem):
+    """A start value and a chain of operations, from which id, text and answer follow.
 
+    The id states the content, such as `72+6*9`, and ends in `v` for the verbose wording.
+    """
+
+    id: str = field(init=False)
+    text: str = field(init=False)
+    answer: str = field(init=False)
     start: int
+    """0 to 99."""
     ops: tuple[tuple[str, int], ...]
+    """(operation, operand) pairs, in the order in which they apply."""
     wording: str = "plain"
+    """"plain" or "verbose"."""
 
-    @property
-    def id(self) -> str:
-        """A stable name that states the content, such as `72+6*9`; verbose ones end in `v`."""
+    def __post_init__(self) -> None:
         chain = "".join(f"{op}{n}" for op, n in self.ops)
-        return f"{self.start}{chain}{'v' if self.wording == 'verbose' else ''}"
+        object.__setattr__(self, "id", f"{self.start}{chain}{'v' if self.wording == 'verbose' else ''}")
+        object.__setattr__(self, "text", self._worded())
+        object.__setattr__(self, "answer", str(self.values[-1]))
+
+    def _worded(self) -> str:
+        if self.wording == "plain":
+            return " ".join([f"Start with {self.start}.", *(_PLAIN[op].format(n=n) for op, n in self.ops)])
+        steps = ", then ".join(_VERBOSE[op].format(n=n) for op, n in self.ops)
+        return f"Take {self.start}, then {steps}."
 
     @property
     def chain(self) -> int:
@@ -56,19 +72,6 @@ class Problem:
             values.append(apply(values[-1], op, n))
         return tuple(values)
 
-    @property
-    def answer(self) -> str:
-        """The last value, as text."""
-        return str(self.values[-1])
-
-    @property
-    def text(self) -> str:
-        """What the model is asked."""
-        if self.wording == "plain":
-            return " ".join([f"Start with {self.start}.", *(_PLAIN[op].format(n=n) for op, n in self.ops)])
-        steps = ", then ".join(_VERBOSE[op].format(n=n) for op, n in self.ops)
-        return f"Take {self.start}, then {steps}."
-
 
 def apply(value: int, op: str, n: int) -> int:
     """`value op n` modulo 100."""
@@ -81,22 +84,22 @@ def apply(value: int, op: str, n: int) -> int:
     raise AttnPOError(f"unknown operation {op!r}; the testbed knows {', '.join(OPERATIONS)}")
 
 
-def bucket(problem: Problem) -> int:
+def bucket(problem: ChainProblem) -> int:
     """Hash of the content (not of the wording) into 0..99; the splits own disjoint ranges of it."""
     key = f"{problem.start}|{problem.ops}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
 
 
-def sample(rng: random.Random, split: str, chain: int, wording: str = "plain") -> Problem:
+def sample(rng: random.Random, split: str, chain: int, wording: str = "plain") -> ChainProblem:
     """A random problem of `split` with `chain` operations."""
     while True:
         ops = tuple((rng.choice(OPERATIONS), rng.choice(OPERANDS)) for _ in range(chain))
-        problem = Problem(rng.randrange(MODULUS), ops, wording)
+        problem = ChainProblem(rng.randrange(MODULUS), ops, wording)
         if bucket(problem) in _BUCKETS[split]:
             return problem
 
 
-def load(split: str) -> list[Problem]:
+def load(split: str) -> list[ChainProblem]:
     """The problems of a split, always the same, no two alike, chain lengths in equal parts.
 
     Args:
@@ -108,11 +111,11 @@ def load(split: str) -> list[Problem]:
 
 
 @cache
-def _load(split: str) -> tuple[Problem, ...]:
+def _load(split: str) -> tuple[ChainProblem, ...]:
     chains = SHIFTED_CHAINS if split == "shifted" else TRAINING_CHAINS
     wording = "verbose" if split == "shifted" else "plain"
     rng = random.Random(_SEEDS[split])
-    found: dict[str, Problem] = {}
+    found: dict[str, ChainProblem] = {}
     per_chain = dict.fromkeys(chains, 0)
     for position in range(SIZES[split]):
         chain = chains[position % len(chains)]

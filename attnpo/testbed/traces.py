@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from attnpo.testbed.problems import MODULUS, Problem, apply
+from attnpo.testbed.problems import MODULUS, ChainProblem, apply
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Habits:
 DEFAULT_HABITS = Habits()
 
 
-def write_trace(problem: Problem, rng: random.Random, habits: Habits = DEFAULT_HABITS) -> str:
+def write_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFAULT_HABITS) -> str:
     """A response to `problem`: thinking, `</think>`, an answer that restates the chain, and `\\boxed{}`.
 
     The text opens right after the chat template's `<think>` and newline. A slip that no re-check follows leads to a

@@ -24,9 +24,10 @@ from attnpo.method.phrases import PHRASE_KINDS, phrase_counts
 from attnpo.method.steps import split_steps, thinking_part
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import LABELERS
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.generation import load_model, text_of
-from attnpo.testbed import load_items, oracle
+from attnpo.testbed import load_problems, oracle
+from attnpo.testbed.problems import ChainProblem
 from attnpo.training.settings import TellSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
@@ -64,7 +65,7 @@ def _train(profile: Profile, method: str, seed: int, heads_file: Path | None, ou
     section = profile.method(method)
     model, tokenizer = load_model(profile.model, profile.revision)
     heads = choose_heads(profile, method, seed, heads_file, model) if section.attnpo else None
-    items = load_items(profile.data, profile.train.split)
+    items = load_problems(profile.data, profile.train.split)
     dataset = datasets.Dataset.from_list(training_rows(items, section.tell, seed))
     config = training_config(profile, method, seed, heads, out_dir / "checkpoints")
     with Grader() as grader:
@@ -131,7 +132,7 @@ def choose_heads(
     return [list(head) for head in heads]
 
 
-def training_rows(items: list[Item], tell: TellSection | None, seed: int) -> list[dict[str, Any]]:
+def training_rows(items: list[Problem], tell: TellSection | None, seed: int) -> list[dict[str, Any]]:
     """Rows of the data set: prompt, answer, id, and `told`, the length in the prompt, drawn for each problem."""
     lengths = random.Random(seed)
     rows = []
@@ -145,7 +146,7 @@ def training_rows(items: list[Item], tell: TellSection | None, seed: int) -> lis
     return rows
 
 
-def _labels(profile: Profile, items: list[Item]) -> StepLabels:
+def _labels(profile: Profile, items: list[Problem]) -> StepLabels:
     if profile.data not in LABELERS:
         raise AttnPOError(f"heads 'oracle' needs step labels; they are known for {', '.join(LABELERS)}")
     by_id, label = {item.id: item for item in items}, LABELERS[profile.data]
@@ -233,7 +234,9 @@ class Correctness:
 
     __name__ = "correctness"
 
-    def __init__(self, grader: Grader, tokenizer: PreTrainedTokenizerBase, items: list[Item], profile: Profile) -> None:
+    def __init__(
+        self, grader: Grader, tokenizer: PreTrainedTokenizerBase, items: list[Problem], profile: Profile
+    ) -> None:
         self.grader = grader
         self.tokenizer = tokenizer
         self.items = {item.id: item for item in items}
@@ -259,8 +262,8 @@ class Correctness:
         for text, problem_id in zip(texts, ids, strict=True):
             thinking = thinking_part(text)
             steps = split_steps(thinking, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
-            problem = self.items[problem_id].testbed
-            assert problem is not None
+            problem = self.items[problem_id]
+            assert isinstance(problem, ChainProblem)
             counts.update(oracle.count_steps(problem, [thinking[s.start : s.end] for s in steps]))
         for label, count in counts.items():
             log_metric(f"steps/{label}", count / len(texts))

@@ -25,7 +25,7 @@ def load(
     documents = []
     for problem in benchmarks.load(benchmark, data_dir, source, data_revision):
         choices, answer = shuffled(problem.id, problem.choices, problem.answer)
-        document = {"id": problem.id, "text": prompt(problem.problem, choices), "answer": answer, "choices": choices}
+        document = {"id": problem.id, "text": prompt(problem.text, choices), "answer": answer, "choices": choices}
         documents.append({**document, "subject": problem.subject, "thinking": check_thinking(thinking)})
     return {"test": datasets.Dataset.from_list(documents)}
 

@@ -20,6 +20,8 @@ from attnpo.problems import livecodebench
 # lm-eval shows what its own loggers say.
 logger = logging.getLogger("lm_eval.tasks.attnpo_livecodebench")
 
+COLUMNS = ("text", "answer", "id", "platform", "difficulty", "contest_date", "file", "offset")
+
 
 def files(
     release: str, data_dir: str | None = None, revision: str = livecodebench.REVISION, **_: Any
@@ -31,8 +33,7 @@ def files(
 def load(start_date: str | None = None, end_date: str | None = None, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The problems, without their tests. The arguments are the YAML's metadata, with that of `--metadata` over it."""
     problems = livecodebench.load(files(**metadata), start_date, end_date)
-    rows = [{"text": problem.prompt, "answer": "", **problem._asdict()} for problem in problems]
-    return {"test": datasets.Dataset.from_list(rows).remove_columns("prompt")}
+    return {"test": datasets.Dataset.from_list([{name: getattr(p, name) for name in COLUMNS} for p in problems])}
 
 
 class LiveCodeBench(SampledTask):

@@ -33,7 +33,7 @@ def load(
     """
     suffix = f"\n\n{BOXED}" if boxed else ""
     documents = [
-        {"id": p.id, "text": p.problem + suffix, "answer": p.answer, "thinking": check_thinking(thinking)}
+        {"id": p.id, "text": p.text + suffix, "answer": p.answer, "thinking": check_thinking(thinking)}
         for p in benchmarks.load(benchmark, data_dir, source, data_revision)
     ]
     return {"test": datasets.Dataset.from_list(documents)}

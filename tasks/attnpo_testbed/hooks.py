@@ -41,11 +41,11 @@ def _dataset(split: str) -> datasets.Dataset:
 
 
 @lru_cache
-def _by_id(split: str) -> dict[str, problems.Problem]:
+def _by_id(split: str) -> dict[str, problems.ChainProblem]:
     return {problem.id: problem for problem in problems.load(split)}
 
 
-def count_steps(problem: problems.Problem, thinking: str) -> dict[str, int]:
+def count_steps(problem: problems.ChainProblem, thinking: str) -> dict[str, int]:
     """Steps of a trace by the oracle: how many essential and redundant ones, and of each label."""
     texts = [thinking[step.start : step.end] for step in split_steps(thinking, "corrected", min_chars=1)]
     return oracle.count_steps(problem, texts)

@@ -103,9 +103,9 @@ def test_problems_and_their_tests(data: Path) -> None:
         ("double", "2024-08-01", "test4.jsonl", 0),
         ("echo", "2025-04-05", "test6.jsonl", 0),
     ]
-    assert problems[0].prompt.endswith("writes output to STDOUT.\n```python\n# YOUR CODE HERE\n```\n\n")
-    assert "\n\nQuestion: Solve double.\n\nYou will use the following starter code" in problems[1].prompt
-    assert f"```python\n{DOUBLE['starter_code']}\n```" in problems[1].prompt
+    assert problems[0].text.endswith("writes output to STDOUT.\n```python\n# YOUR CODE HERE\n```\n\n")
+    assert "\n\nQuestion: Solve double.\n\nYou will use the following starter code" in problems[1].text
+    assert f"```python\n{DOUBLE['starter_code']}\n```" in problems[1].text
     folder = data / "livecodebench"
     assert lcb.read_tests(folder / "test.jsonl", 0) == Suite(
         [Case("1 2\n", "3\n"), Case("20 22\n", "42\n"), Case("5 5\n", "10")], None

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import all_heads
 from attnpo.probing.heads import HeadRanking, RankedHead
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.runs.profile import load_profile
 from attnpo.sampling.generation import load_model
 from attnpo.training.run import choose_heads, last_checkpoint, run_training, training_config, training_rows
@@ -164,7 +164,7 @@ def test_heads_are_chosen_as_the_method_says(profile_file: Path, tmp_path: Path)
 
 
 def test_lengths_told_are_in_the_prompt_and_in_the_column(profile_file: Path) -> None:
-    items = [Item(str(i), f"Problem {i}.", "1") for i in range(50)]
+    items = [Problem(str(i), f"Problem {i}.", "1") for i in range(50)]
     assert training_rows(items, None, 0)[3] == {
         "prompt": [{"role": "user", "content": "Problem 3."}],
         "answer": "1",
