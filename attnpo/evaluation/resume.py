@@ -39,6 +39,7 @@ import numpy as np
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import Generation, TokenCounts
+from attnpo.files import json_lines
 
 logger = logging.getLogger(__name__)
 
@@ -536,25 +537,19 @@ def _read(path: Path) -> tuple[dict[str, _Stored], int]:
     """Responses of the complete chunks, and the position behind the last of them."""
     found: dict[str, _Stored] = {}
     begun: dict[str, _Stored] = {}
-    position = end = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            position += len(raw)
-            if not raw.endswith(b"\n"):
-                break  # the process was killed while it wrote this line
-            try:
-                line = json.loads(raw)
-                index, size = line["chunk"]
-                stored = _Stored(_response(line), line.get("prompt"))
-            except (ValueError, KeyError, TypeError) as error:
-                raise AttnPOError(
-                    f"{path}:{number}: not a stored response ({error}); delete the line, or the file to start anew"
-                ) from error
-            if index == 0:
-                begun = {}
-            begun[line["key"]] = stored
-            if index == size - 1:
-                if len(begun) == size:
-                    found |= begun
-                begun, end = {}, position
+    end = 0
+    remedy = "delete the line, or the file to start anew"
+    for line in json_lines(path, remedy, skip_torn=True):
+        try:
+            index, size = line.value["chunk"]
+            key, stored = line.value["key"], _Stored(_response(line.value), line.value.get("prompt"))
+        except (AttributeError, ValueError, KeyError, TypeError) as error:
+            raise AttnPOError(f"{line.place}: not a stored response ({error}); {remedy}") from error
+        if index == 0:
+            begun = {}
+        begun[key] = stored
+        if index == size - 1:
+            if len(begun) == size:
+                found |= begun
+            begun, end = {}, line.end
     return found, end

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import os
 import urllib.request
@@ -18,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
+from attnpo.files import json_lines
 from attnpo.problems.choice import LETTERS
 from attnpo.problems.problem import Problem
 
@@ -242,9 +242,11 @@ def _rows(path: Path) -> list[dict[Any, Any]]:
         if kind == "csv":
             # An option may be "None" or "NA".
             return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict(orient="records")
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return [line.value for line in json_lines(path, "delete it")]
+    except AttnPOError:
+        raise
     except (OSError, ValueError) as error:
-        raise AttnPOError(f"{path} is no readable {kind} file ({_first_line(error)}); delete it") from error
+        raise AttnPOError(f"{path} is no readable {kind} file ({first_line(error)}); delete it") from error
 
 
 def _problem_and_answer(row: Mapping[Any, Any], place: str) -> tuple[str, str]:
@@ -264,25 +266,18 @@ def _problem_and_answer(row: Mapping[Any, Any], place: str) -> tuple[str, str]:
 
 
 def _read_jsonl(name: str, path: Path) -> list[Problem]:
+    problems: dict[str, Problem] = {}
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        for line in json_lines(path, "each line is one JSON object"):
+            problem = _problem(name, line.value, line.place)
+            if problem.id in problems:
+                raise AttnPOError(f"{line.place}: the id {problem.id!r} stands there twice; ids must differ")
+            problems[problem.id] = problem
+    except OSError as error:
         raise AttnPOError(
-            f"{name}: {path} cannot be read ({_first_line(error)}); put the file there, one problem a line "
+            f"{name}: {path} cannot be read ({first_line(error)}); put the file there, one problem a line "
             f"({_columns(name)}), or name no folder (data_dir, {DATA_VARIABLE}) to download the set"
         ) from error
-    problems: dict[str, Problem] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise AttnPOError(f"{path}:{number}: not JSON ({error.msg}); one object a line is expected") from error
-        problem = _problem(name, row, f"{path}:{number}")
-        if problem.id in problems:
-            raise AttnPOError(f"{path}:{number}: the id {problem.id!r} stands there twice; ids must differ")
-        problems[problem.id] = problem
     return list(problems.values())
 
 
@@ -339,7 +334,7 @@ def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
     except (OSError, ValueError) as error:
         raise AttnPOError(
             f"{name}: {repository} (revision {revision}, {file}) is neither in the hub's cache nor within reach "
-            f"({_first_line(error)}); {folder}, or run once where the hub is within reach"
+            f"({first_line(error)}); {folder}, or run once where the hub is within reach"
         ) from error
     # <cache>/datasets--<owner>--<name>/snapshots/<commit>/<file>
     logger.info("%s: %s at commit %s", name, repository, path.parents[len(Path(file).parts) - 1].name)
@@ -361,7 +356,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, list[Problem]]:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise AttnPOError(
                 f"{name}: row {i} of {hub.repository} ({path}) has another layout ({type(error).__name__}: "
-                f"{_first_line(error)}); take the pinned revision {hub.revision}"
+                f"{first_line(error)}); take the pinned revision {hub.revision}"
             ) from error
         # Another name than the published file's, where the same number may be another problem.
         key = problem.id or f"{name}/hub/{i}"
@@ -387,7 +382,7 @@ def _published_file(name: str) -> Path:
         content = _download(url)
     except (OSError, http.client.HTTPException) as error:
         raise AttnPOError(
-            f"{name} is neither here nor within reach ({url}: {_first_line(error)}); set {DATA_VARIABLE} to a folder "
+            f"{name} is neither here nor within reach ({url}: {first_line(error)}); set {DATA_VARIABLE} to a folder "
             f"with {name}.jsonl (id, problem, answer), or put the published file at {path}"
         ) from error
     if not _is(content, sha256):
@@ -404,7 +399,7 @@ def _published_file(name: str) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise AttnPOError(f"{path} cannot be written ({_first_line(error)}); set {CACHE_VARIABLE}") from error
+        raise AttnPOError(f"{path} cannot be written ({first_line(error)}); set {CACHE_VARIABLE}") from error
     return path
 
 
@@ -416,7 +411,3 @@ def _download(url: str) -> bytes:
 
 def _is(content: bytes, sha256: str) -> bool:
     return hashlib.sha256(content).hexdigest() == sha256
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

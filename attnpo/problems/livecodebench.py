@@ -23,7 +23,6 @@ import pickle
 import pickletools
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -32,8 +31,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnpo.errors import AttnPOError
-from attnpo.files import sha256_file
+from attnpo.errors import AttnPOError, first_line
+from attnpo.files import json_lines, parse_json, sha256_file
 from attnpo.problems.benchmarks import DATA_VARIABLE
 from attnpo.problems.problem import Problem
 
@@ -133,7 +132,7 @@ def _from_hub(name: str, revision: str) -> Path:
     except Exception as error:  # the hub's, the network's and the file system's: too many to name
         raise AttnPOError(
             f"LiveCodeBench: {name} of {DATASET} at {revision} is neither here nor within reach "
-            f"({(str(error) or type(error).__name__).splitlines()[0]}); allow the hub, or set {DATA_VARIABLE} to a "
+            f"({first_line(error)}); allow the hub, or set {DATA_VARIABLE} to a "
             f"folder with {FOLDER}/{name}"
         ) from error
     found = sha256_file(path)
@@ -164,8 +163,9 @@ def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | 
     if own:
         logger.warning("LiveCodeBench: not the published files (their SHA-256 is another): %s", ", ".join(own))
     for name, path in paths.items():
-        for offset, row in _rows(path):
-            problem = _problem(row, name, offset)
+        for line in json_lines(path, _REMEDY):
+            row = _check_fields(line.value, line.place)
+            problem = _problem(row, name, line.start)
             if not start <= date.fromisoformat(problem.contest_date) <= end:
                 continue
             if problem.id in problems:
@@ -187,26 +187,14 @@ def _day(text: str | None, name: str, default: date) -> date:
         raise AttnPOError(f"{name} is {text!r}; give a day as 2025-01-31") from error
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield offset, _row(line, f"{path}:{number}")
-            offset += len(line)
-
-
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise AttnPOError(f"{place}: not JSON ({error}); one problem a line is expected") from error
+def _check_fields(row: Any, place: str) -> dict[str, Any]:
     missing = [field for field in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(field), str)]
     if missing:
         raise AttnPOError(f"{place}: a problem needs {', '.join(missing)}, each a string")
     return row
 
 
+_REMEDY = "each line is one problem as a JSON object"
 _FIELDS = (
     *("question_id", "question_content", "platform", "difficulty", "contest_date", "starter_code"),
     *("public_test_cases", "private_test_cases", "metadata"),
@@ -266,7 +254,9 @@ def read_tests(path: Path, offset: int) -> Tests:
     """
     with path.open("rb") as file:
         file.seek(offset)
-        row = _row(file.readline(), f"{path}, byte {offset}")
+        line = file.readline()
+    place = f"{path}, byte {offset}"
+    row = _check_fields(parse_json(line, place, _REMEDY), place)
     return _tests(row, f"{path}: {row['question_id']}")
 
 

@@ -388,7 +388,7 @@ def test_a_line_broken_in_another_way_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "responses-0.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], '{"key": \n', *lines[2:]]))
-    with pytest.raises(AttnPOError, match=r"responses-0\.jsonl:2: not a stored response .* delete the line"):
+    with pytest.raises(AttnPOError, match=r"responses-0\.jsonl:2: not JSON .* delete the line"):
         run(HFLM(), 3, 3, resume=str(tmp_path))
 
 

@@ -30,9 +30,9 @@ def test_a_file_of_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"problem": "1+1?", "answer": "2"}\n{"problem": "2', "line 2: not JSON"),
-        (json.dumps({"problem": "1+1?"}), "line 1: no 'answer'"),
-        (json.dumps({"problem": "", "answer": "2"}), "line 1: no 'problem'"),
+        ('{"problem": "1+1?", "answer": "2"}\n{"problem": "2', ":2: not JSON"),
+        (json.dumps({"problem": "1+1?"}), ":1: no 'answer'"),
+        (json.dumps({"problem": "", "answer": "2"}), ":1: no 'problem'"),
         ("", "the data file is empty"),
     ],
 )
