@@ -13,7 +13,7 @@ from tqdm import tqdm
 from attnpo.evaluation.lm_eval_task import SampledTask
 from attnpo.evaluation.responses import check_thinking, describe, for_grading, summarise
 from attnpo.grading.code import grade
-from attnpo.grading.math import Grade
+from attnpo.grading.grade import Grade
 from attnpo.grading.sandbox import Sandbox
 from attnpo.problems import livecodebench
 

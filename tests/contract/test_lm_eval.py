@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from attnpo.errors import AttnPOError
 from attnpo.evaluation import evaluate, lengths, lm_eval_hook
 from attnpo.evaluation.responses import describe
-from attnpo.grading.math import Grade
+from attnpo.grading.grade import Grade
 from attnpo.testbed import build, problems
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation import lm_eval_hook
 from attnpo.evaluation.lm_eval_task import SampledTask
 from attnpo.grading.code import extract_code, grade, judge, same_text, same_value
-from attnpo.grading.sandbox import Limits, Outcome, Sandbox
+from attnpo.grading.sandbox import Sandbox
+from attnpo.grading.sandbox_process import Limits, Outcome
 from attnpo.problems import livecodebench as lcb
 from attnpo.problems.livecodebench import Test as Case
 from attnpo.problems.livecodebench import Tests as Suite
