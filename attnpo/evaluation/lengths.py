@@ -17,13 +17,12 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from attnpo.errors import AttnPOError
-from attnpo.method.steps import THINK_END, token_bytes_table
+from attnpo.method.steps import THINK_END, split_at_think_end, token_bytes_table
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +39,14 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(ids: Sequence[int], table: Sequence[bytes]) -> TokenCounts:
-    """Split T sampled ids at their first `</think>`, found by the bytes they stand for.
-
-    Tokens that share a byte with the tag are in neither part. Without a tag all is thinking.
+    """Count T sampled ids, split at their first `</think>`. Without one, all of them are thinking.
 
     Args:
         ids: the sampled ids, end-of-sequence included, without prompt and padding.
-        table: `attnpo.method.steps.token_bytes_table(tokenizer)`; an id beyond it stands for no bytes.
+        table: `attnpo.method.steps.token_bytes_table(tokenizer)`.
     """
-    pieces = [table[i] if i < len(table) else b"" for i in ids]
-    tag_start = b"".join(pieces).find(THINK_END.encode())
-    if tag_start < 0:
-        return TokenCounts(len(pieces), len(pieces), 0)
-    tag_end = tag_start + len(THINK_END)
-    ends = list(accumulate(map(len, pieces)))
-    thinking = sum(end <= tag_start for end in ends)
-    answer = sum(end - len(piece) >= tag_end for end, piece in zip(ends, pieces, strict=True))
-    return TokenCounts(len(pieces), thinking, answer)
+    parts = split_at_think_end(ids, table)
+    return TokenCounts(len(ids), parts.thinking, parts.answer)
 
 
 def cut_at_end(row: Sequence[int], end_ids: Collection[int]) -> tuple[list[int], str]:

@@ -18,9 +18,7 @@ from typing import Any, Protocol
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import TokenCounts, count_response
 from attnpo.grading.grade import Grade
-from attnpo.method.steps import THINK_END
-
-THINK_START = "<think>"
+from attnpo.method.steps import THINK_END, THINK_START
 
 
 class Grades(Protocol):

@@ -26,11 +26,11 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from attnpo.method.steps import THINK_END, THINK_START
 from attnpo.testbed import MODEL_DIR, problems, traces
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
-THINK_TAGS = ("<think>", "</think>")
-SPECIAL_TOKENS = (PAD, BOS, EOS, USER, ASSISTANT, *THINK_TAGS)
+SPECIAL_TOKENS = (PAD, BOS, EOS, USER, ASSISTANT, THINK_START, THINK_END)
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<|user|>' + message['content'] }}"
@@ -138,7 +138,7 @@ def train_tokenizer(config: BuildConfig) -> PreTrainedTokenizerFast:
 
 def _texts(rng: random.Random, config: BuildConfig) -> tuple[str, str, str]:
     problem, trace = draw(rng, config)
-    thinking, answer = trace.split("</think>")
+    thinking, answer = trace.split(THINK_END)
     return problem.text, thinking, answer
 
 
@@ -211,7 +211,9 @@ def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2To
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
     )
-    pruned.add_tokens([AddedToken(text, normalized=False, special=False) for text in [*THINK_TAGS, *phrases]])
+    pruned.add_tokens(
+        [AddedToken(text, normalized=False, special=False) for text in [THINK_START, THINK_END, *phrases]]
+    )
     rows = [old[token] for token in vocab]
     rows += [tokenizer.encode(phrase, add_special_tokens=False)[0] for phrase in phrases]
     weight = model.get_input_embeddings().weight.detach()[rows].clone()

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from attnpo.method.steps import THINK_END
 from attnpo.testbed.problems import ChainProblem, apply
 
 ESSENTIAL = ("solve", "repair")
@@ -79,7 +80,7 @@ def next_move(problem: ChainProblem, solved: int, text: str) -> str:
         solved: how many of its links are solved, fewer than there are.
         text: what follows. Checks of the solved links, however often, are no move; a false result does not matter.
     """
-    thinking, end, _ = text.partition("</think>")
+    thinking, end, _ = text.partition(THINK_END)
     for a, op, b, _ in _computations(thinking):
         if _is_link(a, op, b, problem.ops[solved], problem.values[solved]):
             return "link"

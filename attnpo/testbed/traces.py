@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from attnpo.method.steps import THINK_END
 from attnpo.testbed.problems import MODULUS, ChainProblem, apply
 
 
@@ -57,7 +58,7 @@ def write_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFA
             )
         answer.append(f"{claim} = {result}.")
         value = result
-    return "\n".join(lines) + "\n</think>\n" + "\n".join(answer) + f"\n\\boxed{{{value}}}"
+    return "\n".join([*lines, THINK_END, *answer, f"\\boxed{{{value}}}"])
 
 
 RECHECK_OPENINGS = ("Wait,", "Hold on,", "Let me check:", "Let me verify:")
