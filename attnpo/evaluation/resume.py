@@ -123,10 +123,10 @@ def _wrap(original: Callable[..., list[str]]) -> Callable[..., list[str]]:
             if others:
                 texts |= zip(others, original(self, [requests[i] for i in others], *args, **kwargs), strict=True)
             with _without_cache_hook(self):
-                made = _generate(self, functools.partial(original, self), [requests[i] for i in ours], quiet)
+                generated = _generate(self, functools.partial(original, self), [requests[i] for i in ours], quiet)
         finally:
             del self._attnpo_generating
-        texts |= zip(ours, made, strict=True)
+        texts |= zip(ours, generated, strict=True)
         return [texts[i] for i in range(len(requests))]
 
     return generate_until

@@ -1,7 +1,7 @@
 """Chained arithmetic modulo 100: "Start with 72. Add 6. Times 9."
 
-A problem is a start value and 1 to 8 operations. Which split it belongs to is decided by a hash of its content, so
-no problem can be in two splits, whatever its wording. Within a split the problems are drawn by a fixed seed.
+A problem is a start value and 1 to 8 operations. A hash of its content decides to which split it belongs, so no problem
+can be in two splits, whatever its wording. Within a split the problems are drawn with a fixed seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPERANDS = range(2, 10)
 TRAINING_CHAINS = range(1, 7)
 """Chain lengths (number of operations) of train, validation and test."""
 SHIFTED_CHAINS = range(5, 9)
-"""Chain lengths of the shifted test: it goes past what training shows, in a wording rare in fine-tuning."""
+"""Chain lengths of the shifted test. They exceed those of training, and the wording is rare in fine-tuning."""
 
 SIZES = {"train": 12_000, "validation": 300, "test": 300, "shifted": 200}
 _BUCKETS = {"train": range(80), "validation": range(80, 90), "test": range(90, 100), "shifted": range(90, 100)}
@@ -85,7 +85,7 @@ def apply(value: int, op: str, n: int) -> int:
 
 
 def bucket(problem: ChainProblem) -> int:
-    """Hash of the content (not of the wording) into 0..99; the splits own disjoint ranges of it."""
+    """A hash of the content (not of the wording), 0 to 99. Each split has a range of its own."""
     key = f"{problem.start}|{problem.ops}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % 100
 
@@ -100,7 +100,7 @@ def sample(rng: random.Random, split: str, chain: int, wording: str = "plain") -
 
 
 def load(split: str) -> list[ChainProblem]:
-    """The problems of a split, always the same, no two alike, chain lengths in equal parts.
+    """The problems of a split: always the same, without repeats, and about equally many of each chain length.
 
     Args:
         split: "train", "validation", "test" or "shifted" (longer chains, verbose wording).

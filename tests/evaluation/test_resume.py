@@ -23,7 +23,7 @@ from lm_eval.api.model import LM, CachingLM
 from places import ROOT
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation import evaluate, lengths, lm_eval_hook, resume
+from attnpo.evaluation import evaluate, lm_eval_backends, lm_eval_hook, resume
 from attnpo.evaluation.lengths import Generation, TokenCounts
 from attnpo.evaluation.response_store import Store
 from attnpo.evaluation.seeds import is_greedy
@@ -567,7 +567,7 @@ def test_tasks_refuse_lm_eval_s_request_cache(monkeypatch: pytest.MonkeyPatch) -
 def test_exact_counts_lie_inside(tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM as HF
 
-    lengths.install()
+    lm_eval_backends.install()
     resume.install()
     lm = HF(pretrained=str(MODEL_DIR), batch_size=4, device="cpu")
     options = {**SAMPLED, "top_k": 0, "max_gen_toks": 32}
