@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attnpo.errors import AttnPOError
 
@@ -68,17 +68,62 @@ def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The values of a JSON-lines file.
+class JsonLine(NamedTuple):
+    """One line of a JSON-lines file."""
+
+    path: Path
+    number: int
+    """Counted from 1, blank lines included."""
+    start: int
+    """Where the line begins in the file, in bytes."""
+    end: int
+    """Where the next line begins."""
+    value: Any
+
+    @property
+    def place(self) -> str:
+        """File and line number, such as `data.jsonl:3`, for messages."""
+        return f"{self.path}:{self.number}"
+
+
+def json_lines(path: Path, remedy: str, *, skip_torn: bool = False) -> Iterator[JsonLine]:
+    """The lines of a JSON-lines file, read one at a time; blank lines are skipped.
+
+    Args:
+        path: the file, in UTF-8.
+        remedy: what to do about a line that is not JSON; the end of the error message.
+        skip_torn: leave out a last line without a line break, which a killed process has not finished.
 
     Raises:
-        AttnPOError: a line that is not JSON, named by its number.
+        OSError: the file cannot be read.
+        AttnPOError: as `parse_json`.
     """
-    with path.open(encoding="utf-8") as file:
+    end = 0
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise AttnPOError(
-                    f"{path}:{number}: not JSON ({error.msg}); delete {path.parent} and run again"
-                ) from error
+            start, end = end, end + len(line)
+            if not line.strip() or (skip_torn and not line.endswith(b"\n")):
+                continue
+            yield JsonLine(path, number, start, end, parse_json(line, f"{path}:{number}", remedy))
+
+
+def parse_json(text: str | bytes, place: str, remedy: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        AttnPOError: it is not JSON; the message is `place`, the reason and `remedy`.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AttnPOError(f"{place}: not JSON ({getattr(error, 'msg', error)}); {remedy}") from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The values of a JSON-lines file that a run wrote.
+
+    Raises:
+        OSError, AttnPOError: as `json_lines`.
+    """
+    for line in json_lines(path, f"delete {path.parent} and run again"):
+        yield line.value

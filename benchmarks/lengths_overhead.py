@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from attnpo.environment import device, package_versions
-from attnpo.evaluation import lengths
+from attnpo.evaluation import lm_eval_backends
 from attnpo.testbed import MODEL_DIR, problems
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
 
     plain = HFLM.generate_until
-    lengths.install()
+    lm_eval_backends.install()
     counted = HFLM.generate_until
     lm = HFLM(pretrained=args.model, batch_size=args.batch, device=args.device)
     options = {"until": [], "do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": args.budget}

@@ -27,7 +27,8 @@ from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.store import Run
 from attnpo.sampling.models import load_model
-from attnpo.testbed import load_items, oracle
+from attnpo.testbed import load_problems, oracle
+from attnpo.testbed.problems import ChainProblem
 
 
 def main(name: str) -> None:
@@ -37,7 +38,7 @@ def main(name: str) -> None:
     probe = Run.at(results, probe_spec(profile))
     ranking = HeadRanking.load(probe.folder / "heads.json")
     model, tokenizer = load_model(profile.model)
-    items = {item.id: item for item in load_items(profile.data, profile.probe.split)}
+    items = {item.id: item for item in load_problems(profile.data, profile.probe.split)}
     responses = [
         (items[row["problem_id"]], row["prompt_ids"], row["response_ids"])
         for path in sorted((probe.folder / "samples").iterdir())
@@ -53,8 +54,8 @@ def main(name: str) -> None:
     scores = score_all(model, [row.response for row in labelled])
     labels, bases = [], []
     for item, (prompt, ids, _), steps, _ in labelled:
-        assert item.testbed is not None
-        labels.append(oracle.label_steps(item.testbed, [steps.text[s.start : s.end] for s in steps.steps]))
+        assert isinstance(item, ChainProblem)
+        labels.append(oracle.label_steps(item, [steps.text[s.start : s.end] for s in steps.steps]))
         bases.append(baseline_score(1.0, steps.answer[1] - steps.answer[0], len(prompt) + len(ids)))
     assert not any(score.isnan().any() for score in scores)  # no step of the testbed is without tokens
 

@@ -25,12 +25,13 @@ from attnpo.files import atomic_write_csv
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.probe import sample_responses
 from attnpo.probing.settings import StepsSection, StudySection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import sample, text_of
 from attnpo.statistics.bootstrap import mean_estimate
-from attnpo.testbed import EMBEDDED, load_items, oracle
+from attnpo.testbed import EMBEDDED, load_problems, oracle
+from attnpo.testbed.problems import ChainProblem
 
 SAMPLES = 8  # responses to a problem
 PLACES = 4  # responses to a problem that are continued behind the same number of solved links, at most
@@ -40,21 +41,20 @@ CONDITIONS = ("all steps", "essential steps alone")
 
 
 def prefixes(
-    settings: StepsSection, item: Item, ids: list[int], table: list[bytes]
+    settings: StepsSection, item: Problem, ids: list[int], table: list[bytes]
 ) -> dict[int, tuple[list[int], list[int]]]:
     """Where a response can be continued: behind each link that it solves, up to its first slip.
 
     Returns:
         number of solved links -> ids of all the thinking up to there, and of its essential steps alone.
     """
-    problem = item.testbed
     steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
-    if steps is None or problem is None:
+    if steps is None or not isinstance(item, ChainProblem):
         return {}
-    labels = oracle.label_steps(problem, [steps.text[s.start : s.end] for s in steps.steps])
+    labels = oracle.label_steps(item, [steps.text[s.start : s.end] for s in steps.steps])
     found: dict[int, tuple[list[int], list[int]]] = {}
     for k, label in enumerate(labels):
-        if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == problem.chain:
+        if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == item.chain:
             break
         if label == "solve":
             whole = [i for i, step in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= step <= k]
@@ -67,7 +67,7 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     """The rows of one model."""
     assert profile.study is not None
     model, tokenizer = load_model(str(folder))
-    items = load_items(profile.data, "shifted")
+    items = load_problems(profile.data, "shifted")
     table = token_bytes_table(tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
         settings = StudySection(**{**vars(profile.study), "samples": SAMPLES})
@@ -93,8 +93,8 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
                 seed=start,
             )
             for (problem_id, solved, _, *parts), (ids, _) in zip(batch, written, strict=True):
-                problem = by_id[problem_id].testbed
-                assert problem is not None
+                problem = by_id[problem_id]
+                assert isinstance(problem, ChainProblem)
                 move = oracle.next_move(problem, solved, text_of(ids, tokenizer))
                 lines.append((solved, condition, problem_id, len(parts[c]), move))
     table_of_all = pd.DataFrame(lines, columns=["solved", "condition", "problem_id", "tokens", "move"])

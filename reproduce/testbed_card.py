@@ -47,7 +47,7 @@ def main() -> None:
     print((MODEL_DIR / "README.md").read_text())
 
 
-def card(rows: list[tuple[str, problems.Problem, bool, int, int, int]], ranking: HeadRanking, size: int) -> str:
+def card(rows: list[tuple[str, problems.ChainProblem, bool, int, int, int]], ranking: HeadRanking, size: int) -> str:
     """The card's Markdown."""
     lines = [
         "# The testbed model",
@@ -86,7 +86,7 @@ def card(rows: list[tuple[str, problems.Problem, bool, int, int, int]], ranking:
     return "\n".join(lines)
 
 
-def _cell(rows: list[tuple[str, problems.Problem, bool, int, int, int]], column: int, digits: int) -> str:
+def _cell(rows: list[tuple[str, problems.ChainProblem, bool, int, int, int]], column: int, digits: int) -> str:
     values: dict[str, list[float]] = collections.defaultdict(list)
     for row in rows:
         values[row[1].id].append(float(row[column]))  # type: ignore[arg-type]

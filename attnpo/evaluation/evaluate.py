@@ -1,4 +1,4 @@
-"""Evaluate a model through lm-eval, in this process, and keep every sample, from the moment it is generated."""
+"""Evaluate a model through lm-eval, in this process. Every sample is stored as soon as its batch is generated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attnpo.sampling.decoding import SkipFinishedRows
 
 SAMPLES_FILE = "samples.jsonl"
 RESPONSES_FOLDER = "responses"
-"""Beside the samples while there are none: the responses so far, see `attnpo.evaluation.resume`."""
+"""Holds the responses so far until the samples file is complete, see `attnpo.evaluation.resume`."""
 
 
 def run_eval(
@@ -36,33 +36,33 @@ def run_eval(
     revision: str | None = None,
     confirm_run_unsafe_code: bool = False,
 ) -> Path:
-    """Sample responses of a model to the problems of our tasks and write a line a response.
+    """Sample responses of a model to the problems of our tasks and write them to a file, one a line.
 
-    Responses are kept as they come, so a killed evaluation goes on where it stood when it is called again.
+    Responses are stored as they are generated, so an evaluation that was killed continues when it is called again.
 
     Args:
         model_path: a folder or hub name that `transformers` loads; its tokenizer's chat template is applied.
         tasks: names of tasks or groups, such as `attnpo_testbed`.
-        out_dir: where `samples.jsonl` goes; it appears whole or not at all.
-        samples: k, responses a problem; None: each task's own number.
+        out_dir: where `samples.jsonl` is written, once it is complete.
+        samples: k, the number of responses to each problem; None: each task's own number.
         temperature: 0 is greedy decoding.
-        top_p: nucleus; no top-k cut is made.
+        top_p: nucleus sampling; there is no top-k cut.
         max_tokens: budget of a response, in tokens.
         batch_size: responses generated at once.
         seed: of sampling.
-        limit: take the first so many problems of each task; None takes all.
-        suffix: put behind each problem, such as ` Think for 80 tokens.`.
-        revision: of a model on the hub; None is its main branch.
-        confirm_run_unsafe_code: the user's consent to tasks that run what the model wrote.
+        limit: take only the first this many problems of each task; None: all.
+        suffix: appended to each problem, such as ` Think for 80 tokens.`.
+        revision: of a model on the hub; None: its main branch.
+        confirm_run_unsafe_code: the user's consent to tasks that run programs written by the model.
 
     Returns:
-        Path of the file. Its lines hold task, problem_id, k, text, correct, parse_failed, reason, thinking,
-        think_tags, tokens {total, thinking, answer}, finish, counted, seed, meta {chain or subject}, steps (by oracle
-        label, and sums).
+        Path of the file. Its lines have task, problem_id, k, text, correct, parse_failed, reason, thinking,
+        think_tags, tokens {total, thinking, answer}, finish, counted, seed, meta {chain or subject}, steps (number by
+        the oracle's label, and sums).
 
     Raises:
-        AttnPOError: a task is not one of ours or needs consent, a number makes no sense, or the budget exceeds the
-            model.
+        AttnPOError: a task is not one of ours or needs consent, a number is out of range, or the budget exceeds the
+            model's context.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -88,12 +88,12 @@ def run_eval(
             task.set_config(key="repeats", value=samples)
         task.set_config(key="generation_kwargs", value=generation, update=True)
         if suffix:
-            _tell(task, suffix)
+            _append_to_prompt(task, suffix)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # An absolute path cannot be taken for a hub name.
     pretrained = str(Path(model_path).resolve()) if Path(model_path).is_dir() else model_path
-    # On a CPU, sdpa is the slower of the two for the single query row of a decoding step.
+    # On a CPU, sdpa is slower than eager attention for the single query row of a decoding step.
     backend = {"attn_implementation": "eager"} if device == "cpu" else {}
     model = HFLM(pretrained=pretrained, revision=revision or "main", batch_size=batch_size, device=device, **backend)
     if model.max_length <= max_tokens:
@@ -125,10 +125,10 @@ def run_eval(
 
 
 def task_manager(metadata: dict[str, Any] | None = None) -> Any:
-    """lm-eval's, knowing our tasks alone: reading the thousands of its own takes longer than our evaluation.
+    """lm-eval's task manager with only our tasks: reading its own thousands takes longer than our evaluation.
 
     Args:
-        metadata: what `--metadata` would hold.
+        metadata: the content of `--metadata`.
     """
     from lm_eval.tasks import TaskManager
 
@@ -136,7 +136,7 @@ def task_manager(metadata: dict[str, Any] | None = None) -> Any:
 
 
 def load_tasks(names: list[str], manager: Any = None) -> dict[str, Any]:
-    """Our tasks of these names, groups resolved, by name.
+    """Our tasks of these names, with groups resolved: name -> task.
 
     Raises:
         AttnPOError: a name is not one of ours, or a task's data is out of reach.
@@ -149,14 +149,16 @@ def load_tasks(names: list[str], manager: Any = None) -> dict[str, Any]:
     return manager.load(list(names))["tasks"]
 
 
-def _tell(task: Any, suffix: str) -> None:
-    """Put `suffix` behind the problem, which the task's YAML gives as a template."""
+def _append_to_prompt(task: Any, suffix: str) -> None:
+    """Append `suffix` to the problem, which the task's YAML gives as a template."""
     template = task.config.doc_to_text
     if not isinstance(template, str):
-        raise AttnPOError(f"{task.config.task}: its doc_to_text is no template, so no length can be told in the prompt")
+        raise AttnPOError(
+            f"{task.config.task}: its doc_to_text is no template, so nothing can be appended to it; use a task whose is"
+        )
     task.set_config(key="doc_to_text", value=f"{template}{suffix}")
 
 
 def problems_of(task: Any, limit: int | None = None) -> list[dict[str, Any]]:
-    """The documents of a task that an evaluation with this limit asks, in order."""
+    """The documents of a task in an evaluation with this limit, in order."""
     return [dict(doc) for _, doc in task.doc_iterator(rank=0, limit=limit, world_size=1)]

@@ -1,38 +1,22 @@
-"""Exact generated-token counts inside lm-eval, from the sampled ids.
+"""How many tokens a response has, counted on the sampled ids wherever they are known.
 
-lm-eval 0.4.13 hands tasks text alone: end-of-sequence and special tokens are gone, and tokenizing the text
-again gives other counts. `install` wraps its Hugging Face, vLLM and OpenAI-compatible backends (calling through to
-them) so that the responses to our tasks are `Generation`s, strings that carry the sampled ids and the finish
-reason. Other people's tasks are left as they are.
-
-Counts include the end-of-sequence token, as the completion lengths in training do. A server that gives no ids but
-`usage` is taken at its word for the total (vLLM's counts the end of sequence).
+Counts include the end-of-sequence token, as the completion lengths in training do. If a server gives no ids, its
+`usage` is taken as the total; vLLM's includes the end of sequence.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-import sys
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnpo.errors import AttnPOError
-from attnpo.method.steps import THINK_END, token_bytes_table
-
-logger = logging.getLogger(__name__)
-
-TASK_PREFIX = "attnpo_"
-"""Tasks whose name starts so get exact counts. The field "text" of their documents is the bare prompt."""
+from attnpo.method.steps import THINK_END, split_at_think_end, token_bytes_table
 
 
 class TokenCounts(NamedTuple):
-    """Tokens of a response. `total` is thinking, `</think>` and answer; the end of sequence is answer."""
+    """Tokens of a response. The answer includes the end of sequence; the total also includes `</think>`."""
 
     total: int
     thinking: int
@@ -40,27 +24,18 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(ids: Sequence[int], table: Sequence[bytes]) -> TokenCounts:
-    """Split T sampled ids at their first `</think>`, found by the bytes they stand for.
-
-    Tokens that share a byte with the tag are in neither part. Without a tag all is thinking.
+    """Count T sampled ids, split at their first `</think>`. Without one, all of them are thinking.
 
     Args:
         ids: the sampled ids, end-of-sequence included, without prompt and padding.
-        table: `attnpo.method.steps.token_bytes_table(tokenizer)`; an id beyond it stands for no bytes.
+        table: `attnpo.method.steps.token_bytes_table(tokenizer)`.
     """
-    pieces = [table[i] if i < len(table) else b"" for i in ids]
-    tag_start = b"".join(pieces).find(THINK_END.encode())
-    if tag_start < 0:
-        return TokenCounts(len(pieces), len(pieces), 0)
-    tag_end = tag_start + len(THINK_END)
-    ends = list(accumulate(map(len, pieces)))
-    thinking = sum(end <= tag_start for end in ends)
-    answer = sum(end - len(piece) >= tag_end for end, piece in zip(ends, pieces, strict=True))
-    return TokenCounts(len(pieces), thinking, answer)
+    parts = split_at_think_end(ids, table)
+    return TokenCounts(len(ids), parts.thinking, parts.answer)
 
 
 def cut_at_end(row: Sequence[int], end_ids: Collection[int]) -> tuple[list[int], str]:
-    """What was sampled of a padded row: ids up to and with the first of `end_ids`, and "stop" or "length"."""
+    """The sampled ids of a padded row, up to and including the first of `end_ids`, and "stop" or "length"."""
     for position, token in enumerate(row):
         if token in end_ids:
             return list(row[: position + 1]), "stop"
@@ -68,16 +43,16 @@ def cut_at_end(row: Sequence[int], end_ids: Collection[int]) -> tuple[list[int],
 
 
 class Generation(str):
-    """A response's text, with what lm-eval drops. Behaves as the plain string everywhere else."""
+    """The text of a response together with what lm-eval drops. It is a plain string in all other respects."""
 
     ids: np.ndarray | None = None
-    """(T,) int32, the sampled ids, end-of-sequence included; None from a server that keeps them."""
+    """(T,) int32, the sampled ids, end-of-sequence included; None if the server does not give them."""
     finish: str | None = None
-    """"stop": ended by itself; "length": cut off by the token budget; None: not known."""
+    """"stop" if the response ended by itself, "length" if the token budget cut it off, None if that is not known."""
     counts: TokenCounts | None = None
-    """None where no tokenizer was at hand: `count_response` makes them."""
+    """None if there was no tokenizer to count with; then `count_response` counts."""
     usage: int | None = None
-    """Tokens of the response as the server counts them, for what comes without ids."""
+    """Number of tokens by the server's count, for a response without ids."""
 
     @classmethod
     def make(
@@ -88,7 +63,7 @@ class Generation(str):
         counts: TokenCounts | None,
         usage: int | None = None,
     ) -> Generation:
-        """Attach ids (T,), finish reason, counts and the server's total to `text`."""
+        """`text` with ids (T,), finish reason, counts and the server's total."""
         generation = cls(text)
         known = {"ids": ids, "finish": finish, "counts": counts, "usage": usage}
         vars(generation).update({name: value for name, value in known.items() if value is not None})
@@ -98,24 +73,24 @@ class Generation(str):
 
 
 def count_response(text: str, tokenizer: Callable[[], Any]) -> tuple[TokenCounts, str]:
-    """Counts of a response and what they rest on.
+    """The counts of a response and how they were obtained.
 
     Args:
         text: a `Generation`, or plain text.
-        tokenizer: gives the model's tokenizer; called only for a response without counts.
+        tokenizer: returns the model's tokenizer; called only for a response without counts.
 
     Returns:
-        The counts and "generated" (the sampled ids), "usage" (the server's total; thinking and `</think>` are
-        tokenized again, the answer is the rest) or "retokenized" (all of the text tokenized again, so that the
-        end of sequence is missing).
+        The counts and one of "generated" (counted on the sampled ids), "usage" (the total is the server's; thinking and
+        `</think>` are tokenized again, and the answer is the rest) and "retokenized" (all of the text is tokenized
+        again, so that the end of sequence is missing).
     """
     ids, usage = getattr(text, "ids", None), getattr(text, "usage", None)
     if ids is not None:
         counts = getattr(text, "counts", None)
-        return counts or count_tokens(list(ids), _bytes_table(tokenizer())), "generated"
+        return counts or count_tokens(list(ids), bytes_table(tokenizer())), "generated"
     if usage is None:
         again = tokenizer()(str(text), add_special_tokens=False)["input_ids"]
-        return count_tokens(again, _bytes_table(tokenizer())), "retokenized"
+        return count_tokens(again, bytes_table(tokenizer())), "retokenized"
     thinking, tag, _ = text.partition(THINK_END)
     if not tag:
         return TokenCounts(usage, usage, 0), "usage"
@@ -126,287 +101,6 @@ def count_response(text: str, tokenizer: Callable[[], Any]) -> tuple[TokenCounts
 
 
 @functools.lru_cache(maxsize=1)
-def _bytes_table(tokenizer: Any) -> list[bytes]:
+def bytes_table(tokenizer: Any) -> list[bytes]:
+    """`token_bytes_table` of the latest tokenizer, made once."""
     return token_bytes_table(tokenizer)
-
-
-def install() -> None:
-    """Make lm-eval's backends return `Generation`s for our tasks; safe to call again.
-
-    Only backends that have been imported are touched (importing vLLM takes long): call it once the model is there.
-
-    Requests whose `until` names stop strings stay plain text, since lm-eval cuts that text and the ids
-    would not match. A prompt that lacks the model's chat template gets it: without the flag
-    `--apply_chat_template` a reasoning model would be asked in a form that it was never trained on.
-
-    Raises (when responses are asked for):
-        AttnPOError: prompt and budget exceed the model's context; lm-eval would cut the prompt.
-    """
-    for module, name, generate in (
-        ("lm_eval.models.huggingface", "HFLM", _generate_locally),
-        ("lm_eval.models.vllm_causallms", "VLLM", _generate_locally),
-        ("lm_eval.models.openai_completions", "LocalCompletionsAPI", _generate_on_server),
-    ):
-        backend = getattr(sys.modules.get(module), name, None)
-        if backend is not None and not getattr(backend.generate_until, "_attnpo_counts", False):
-            backend.generate_until = _counting(backend.generate_until, generate)
-
-
-def _counting(original: Any, generate: Any) -> Any:
-    @functools.wraps(original)
-    def generate_until(self: Any, requests: list[Any], *args: Any, **kwargs: Any) -> list[str]:
-        ours = [request for request in requests if _is_ours(request)]
-        if not ours or self.backend != "causal":
-            return original(self, requests, *args, **kwargs)
-        _apply_missing_chat_template(self, ours)
-        _refuse_cut_prompts(self, ours)
-        return generate(self, requests, lambda changed: original(self, changed, *args, **kwargs))
-
-    generate_until._attnpo_counts = True  # type: ignore[attr-defined]
-    return generate_until
-
-
-def _is_ours(request: Any) -> bool:
-    return (request.task_name or "").startswith(TASK_PREFIX)
-
-
-def _keeps_ids(request: Any) -> bool:
-    return _is_ours(request) and not request.args[1].get("until")
-
-
-def _apply_missing_chat_template(lm: Any, requests: list[Any]) -> None:
-    if not (getattr(lm.tokenizer, "chat_template", None) or _is_chat_server(lm)):
-        return
-    bare = [request for request in requests if request.args[0] == request.doc["text"]]
-    if bare:
-        logger.warning("the prompts lack the model's chat template; it is applied, as by --apply_chat_template")
-    # A request stands in the list once for each repeat.
-    for request in {id(request): request for request in bare}.values():
-        prompt = lm.apply_chat_template([{"role": "user", "content": request.doc["text"]}])
-        request.arguments = (prompt, *request.args[1:])
-
-
-def _refuse_cut_prompts(lm: Any, requests: list[Any]) -> None:
-    if getattr(lm, "tokenized_requests", True) is False:
-        return  # a server that is sent text refuses by itself
-    budgets: dict[str, int] = {}
-    for request in requests:
-        prompt, options = request.args[:2]
-        if isinstance(prompt, str):
-            budgets[prompt] = max(budgets.get(prompt, 0), int(options.get("max_gen_toks", 0)))
-    for prompt, budget in budgets.items():
-        tokens = len(lm.tok_encode(prompt))
-        if tokens + budget > lm.max_length:
-            raise AttnPOError(
-                f"a prompt of {tokens} tokens and a budget of {budget} exceed the {lm.max_length} tokens that the "
-                "model is loaded with, and lm-eval would cut the prompt; give --gen_kwargs max_gen_toks=... or "
-                "--model_args max_length=..."
-            )
-
-
-# --- backends that run the model in this process
-
-
-class _Recorded(NamedTuple):
-    sampled: list[tuple[list[int], str | None]]
-    """Ids and finish reason, in the order of generation."""
-    keys: list[tuple[str, str]]
-    """(prompt, text as lm-eval returns it), in the same order."""
-
-
-def _generate_locally(lm: Any, requests: list[Any], original: Callable[[list[Any]], list[str]]) -> list[str]:
-    with _recording(lm) as recorded:
-        texts = original(requests)
-    return _attach(lm, requests, texts, recorded)
-
-
-@contextmanager
-def _recording(lm: Any) -> Iterator[_Recorded]:
-    """Note what `lm` generates; its cache hook hears of each prompt and text in the order of generation."""
-    recorded = _Recorded([], [])
-    before = {name: vars(lm)[name] for name in ("_model_generate", "cache_hook") if name in vars(lm)}
-    generate, hook = lm._model_generate, lm.cache_hook
-
-    def recording_generate(*args: Any, **kwargs: Any) -> Any:
-        output = generate(*args, **kwargs)
-        if isinstance(output, list):  # vLLM's RequestOutput
-            recorded.sampled.extend((list(o.outputs[0].token_ids), _finish(o.outputs[0].finish_reason)) for o in output)
-        else:  # (B, prompt and response) ids
-            context = kwargs["context"] if "context" in kwargs else args[0]
-            end_ids = _end_ids(lm)
-            rows = output[:, context.shape[1] :].tolist()
-            recorded.sampled.extend(cut_at_end(row, end_ids) for row in rows)
-        return output
-
-    class Hook:
-        @staticmethod
-        def add_partial(attr: str, request: Any, text: str) -> None:
-            recorded.keys.append((request[0], text))
-            hook.add_partial(attr, request, text)
-
-    lm._model_generate, lm.cache_hook = recording_generate, Hook
-    try:
-        yield recorded
-    finally:
-        del lm._model_generate, lm.cache_hook
-        vars(lm).update(before)
-
-
-def _attach(lm: Any, requests: list[Any], texts: list[str], recorded: _Recorded) -> list[str]:
-    """Give each text its ids. Equal prompts with equal texts are exchangeable, so the pair is key enough."""
-    if len(recorded.sampled) != len(recorded.keys):
-        raise AttnPOError(
-            f"lm-eval generated {len(recorded.sampled)} rows, told of {len(recorded.keys)}; install lm-eval==0.4.13"
-        )
-    found: dict[tuple[str, str], deque[tuple[list[int], str | None]]] = defaultdict(deque)
-    for key, sampled in zip(recorded.keys, recorded.sampled, strict=True):
-        found[key].append(sampled)
-    table = _bytes_table(lm.tokenizer)
-    attached: list[str] = []
-    for request, text in zip(requests, texts, strict=True):
-        ids, finish = found[request.args[0], text].popleft()
-        if _keeps_ids(request):
-            text = Generation.make(_decode(lm.tokenizer, ids, finish), ids, finish, count_tokens(ids, table))
-        attached.append(text)
-    return attached
-
-
-def _decode(tokenizer: Any, ids: list[int], finish: str | None) -> str:
-    """Decoded anew because lm-eval skips special tokens, and to some tokenizers `</think>` is one."""
-    ids = ids[:-1] if finish == "stop" else ids
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-
-def _finish(reason: Any) -> str | None:
-    return reason if reason in ("stop", "length") else None
-
-
-def _end_ids(lm: Any) -> set[int]:
-    configured = getattr(lm.model.generation_config, "eos_token_id", None)
-    ends = configured if isinstance(configured, list) else [configured]
-    return {token for token in [*ends, lm.eot_token_id] if token is not None}
-
-
-# --- OpenAI-compatible servers
-
-ASK_FOR_IDS = {"return_token_ids": True, "skip_special_tokens": False}
-"""Fields of vLLM's server beyond OpenAI's. Others ignore or refuse them; a refusal is taken back without them."""
-REFUSED = (400, 422)
-"""HTTP status of a request with fields that the server does not know."""
-
-
-class _Answer(str):
-    """Text as lm-eval parses it, with the server's choice that it came from."""
-
-    choice: dict[str, Any]
-    usage: int | None
-
-
-def _generate_on_server(lm: Any, requests: list[Any], original: Callable[[list[Any]], list[str]]) -> list[str]:
-    # Apart, since what ours ask for would change other people's texts.
-    kept = [request for request in requests if _keeps_ids(request)]
-    others = [request for request in requests if not _keeps_ids(request)]
-    with _listening(lm):
-        answers = iter(original(kept) if kept else [])
-    texts = iter(original(others) if others else [])
-    made = []
-    for request in requests:
-        answer = next(answers if _keeps_ids(request) else texts)
-        made.append(_from_choice(answer) if isinstance(answer, _Answer) else answer)
-    return made
-
-
-def _is_chat_server(lm: Any) -> bool:
-    module = sys.modules.get("lm_eval.models.openai_completions")
-    return module is not None and isinstance(lm, module.LocalChatCompletion)
-
-
-@contextmanager
-def _listening(lm: Any) -> Iterator[None]:
-    """Ask the server for ids and keep its choices, which lm-eval reduces to their texts."""
-    from lm_eval.models import api_models, openai_completions
-
-    create, parse, call, acall = lm._create_payload, lm.parse_generations, lm.model_call, lm.amodel_call
-    # Hosted services are other classes; they know no such fields.
-    local = type(lm) in (openai_completions.LocalCompletionsAPI, openai_completions.LocalChatCompletion)
-    asking = local and not getattr(lm, "attnpo_ids_refused", False)
-
-    def create_payload(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        payload = create(*args, **kwargs)
-        return {**ASK_FOR_IDS, **payload} if asking else payload
-
-    def parse_generations(outputs: Any, **kwargs: Any) -> list[Any]:
-        texts = parse(outputs=outputs, **kwargs)
-        choices = [
-            pair for output in (outputs if isinstance(outputs, list) else [outputs]) for pair in _choices(output)
-        ]
-        if len(choices) != len(texts):
-            return texts
-        answers = []
-        for text, (choice, usage) in zip(texts, choices, strict=True):
-            answer = _Answer(api_models.LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER if text is None else text)
-            answer.choice, answer.usage = choice, usage
-            answers.append(answer)
-        return answers
-
-    def refused(status: int | None, asked: bool) -> bool:
-        nonlocal asking
-        if not (asked and status in REFUSED):
-            return False
-        if asking:
-            logger.warning("the server refuses to be asked for token ids; its usage counts the tokens")
-        asking, lm.attnpo_ids_refused = False, True
-        return True
-
-    def model_call(*args: Any, **kwargs: Any) -> Any:
-        asked = asking
-        try:
-            return call(*args, **kwargs)
-        except api_models.requests.HTTPError as error:
-            if not refused(getattr(error.response, "status_code", None), asked):
-                raise
-        return call(*args, **kwargs)
-
-    async def amodel_call(*args: Any, **kwargs: Any) -> Any:
-        from aiohttp import ClientResponseError
-
-        asked = asking
-        try:
-            return await acall(*args, **kwargs)
-        except ClientResponseError as error:
-            if not refused(error.status, asked):
-                raise
-        return await acall(*args, **kwargs)
-
-    before = dict(vars(lm))
-    vars(lm).update(
-        _create_payload=create_payload,
-        parse_generations=parse_generations,
-        model_call=model_call,
-        amodel_call=amodel_call,
-    )
-    try:
-        yield
-    finally:
-        for name in ("_create_payload", "parse_generations", "model_call", "amodel_call"):
-            del vars(lm)[name]
-            if name in before:
-                vars(lm)[name] = before[name]
-
-
-def _choices(output: Any) -> list[tuple[dict[str, Any], int | None]]:
-    """A response's choices in order, each with its number of tokens, which `usage` tells of a single choice."""
-    choices = sorted((output or {}).get("choices") or [], key=lambda choice: choice["index"])
-    usage = (output.get("usage") or {}).get("completion_tokens") if len(choices) == 1 else None
-    return [(choice, usage) for choice in choices]
-
-
-def _from_choice(answer: _Answer) -> Generation:
-    message = answer.choice.get("message") or {}
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
-    text = str(answer)
-    if reasoning:  # a server with a reasoning parser takes the thinking, and `</think>`, out of the content
-        text = reasoning if message.get("content") is None else f"{reasoning}{THINK_END}{text}"
-    return Generation.make(
-        text, answer.choice.get("token_ids"), _finish(answer.choice.get("finish_reason")), None, answer.usage
-    )

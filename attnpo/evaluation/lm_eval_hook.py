@@ -1,11 +1,11 @@
 """Lets lm-eval find AttnPO's tasks by name, from any folder.
 
-lm-eval has no plugin point for tasks yet (its pull request 4015 would add one). So a `.pth` file, installed
-with the package, imports this module when Python starts; it waits for the import of lm-eval's task manager
-and adds our folder to the manager's `include_path`. Without lm-eval nothing happens.
+lm-eval has no plugin point for tasks yet (its pull request 4015 would add one). So a `.pth` file, which is installed
+with the package, imports this module whenever Python starts. `install` then waits for the import of lm-eval's task
+manager and adds our folder to the manager's `include_path`. Without lm-eval nothing happens, and
 `ATTNPO_NO_LM_EVAL_HOOK=1` turns it off.
 
-Every start of Python pays for this module, so it imports next to nothing.
+Every start of Python imports this module, so it imports next to nothing itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SWITCH = "ATTNPO_NO_LM_EVAL_HOOK"
 
 
 class Finder:
-    """Answers for one module, once: with the real specification, whose loader then calls `extend`."""
+    """Finds lm-eval's task manager for the import system, once. The module's loader then also calls `extend`."""
 
     @classmethod
     def find_spec(
@@ -61,7 +61,7 @@ def _extend_when_executed(loader: Any) -> None:
 
 
 def _warn(error: Exception) -> None:
-    # Evaluations that have nothing to do with our tasks must go on.
+    # A warning and no error, because evaluations on other tasks must still run.
     import warnings
 
     message = f"lm-eval cannot see AttnPO's tasks: {type(error).__name__}: {error}"
@@ -69,9 +69,9 @@ def _warn(error: Exception) -> None:
 
 
 def extend(manager: Any) -> None:
-    """Wrap the class's `__init__` so that our folder precedes whatever the caller includes.
+    """Wrap the class's `__init__` so that our folder comes before those that the caller includes.
 
-    Where our folder makes it fail, it is made as the caller asked, with a warning.
+    If it fails with our folder, it is called again without it, with a warning.
     """
     import functools
     import inspect
@@ -92,14 +92,14 @@ def extend(manager: Any) -> None:
                 call.arguments["include_path"] = [ours, *theirs]
             original(*call.args, **call.kwargs)
         except Exception as error:
-            original(self, *args, **kwargs)  # the caller's own mistakes are raised here, as without us
+            original(self, *args, **kwargs)  # raises if the caller's own arguments are wrong
             _warn(error)
 
     manager.__init__ = __init__
 
 
 def tasks_folder() -> str | None:
-    """The folder of our task files: the checkout's, else the installed package's; None without either."""
+    """The folder of our task files: the checkout's, or else the installed package's; None if neither exists."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for folder in (os.path.join(os.path.dirname(package), "tasks"), os.path.join(package, "tasks")):
         if os.path.isfile(os.path.join(folder, "attnpo_testbed", "attnpo_testbed.yaml")):
@@ -108,6 +108,6 @@ def tasks_folder() -> str | None:
 
 
 def install() -> None:
-    """Start waiting for lm-eval, unless switched off or too late."""
+    """Wait for the import of lm-eval's task manager, unless that is switched off or lm-eval is imported already."""
     if os.environ.get(SWITCH, "") in ("", "0") and TARGET not in sys.modules and Finder not in sys.meta_path:
         sys.meta_path.insert(0, Finder)

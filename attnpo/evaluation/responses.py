@@ -1,12 +1,12 @@
-"""One response to one problem as a plain record, and the figures of a problem's k responses.
+"""One response to one problem as a plain record, and the metrics of a problem's k responses.
 
-How a response is parted depends on the model, never on a guess:
+Where the thinking of a response ends and its answer begins:
 
-- A model whose template ends the prompt with `<think>` (R1) starts inside its thinking.
-- A model that writes `<think>` itself: the tag is counted as thinking.
-- In both, a response without `</think>` is all thinking and has no answer, as in the paper.
-- A model that does not think at all is to be declared (`thinking=False`): then a response with neither tag is all
-  answer, with no thinking tokens. One that has a tag did think, and is parted like the others.
+- If the model's template ends the prompt with `<think>` (R1), the response starts inside the thinking.
+- If the model writes `<think>` itself, the tag counts as thinking.
+- In both cases a response without `</think>` is all thinking and has no answer, as in the paper.
+- A model that does not think must be declared (`thinking=False`). A response with neither tag is then all answer. A
+  response with a tag is split as above.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ from typing import Any, Protocol
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import TokenCounts, count_response
-from attnpo.grading.math import Grade
-from attnpo.method.steps import THINK_END
-
-THINK_START = "<think>"
+from attnpo.grading.grade import Grade
+from attnpo.method.steps import THINK_END, THINK_START
 
 
 class Grades(Protocol):
-    """What grades: `rewards.correctness.Grader`, `rewards.choice.ChoiceGrader`."""
+    """A grader: `attnpo.grading.math.Grader` or `attnpo.grading.choice.ChoiceGrader`."""
 
     def grade(self, responses: Sequence[str], golds: Sequence[str]) -> list[Grade]:
         """Grade N responses against the N gold answers beside them."""
 
 
 def check_thinking(value: Any) -> bool:
-    """The switch `thinking` of `--metadata`, checked.
+    """Check the switch `thinking` of `--metadata`.
 
     Raises:
         AttnPOError: it is neither true nor false.
@@ -42,12 +40,12 @@ def check_thinking(value: Any) -> bool:
 
 
 def is_all_answer(text: str, thinking: bool) -> bool:
-    """Whether a response has no thinking part: its model does not think, and neither tag is in it."""
+    """Whether a response has no thinking: its model does not think, and the response has neither tag."""
     return not thinking and THINK_END not in text and not text.lstrip().startswith(THINK_START)
 
 
 def for_grading(responses: Sequence[str], thinking: bool) -> list[str]:
-    """The responses as graders read them: an answer without thinking is one whose thinking is empty."""
+    """The responses as graders read them: before a response without thinking goes an empty thinking part."""
     return [f"{THINK_END}{text}" if is_all_answer(text, thinking) else text for text in responses]
 
 
@@ -55,15 +53,15 @@ def describe(text: str, grade: Grade, tokenizer: Callable[[], Any], thinking: bo
     """A JSON-serialisable record of one response.
 
     Args:
-        text: the response; a `Generation` brings its counts and finish reason along.
+        text: the response; a `Generation` has its counts and finish reason with it.
         grade: its grade.
-        tokenizer: gives the tokenizer that counts what came without counts; not called where there are some.
+        tokenizer: returns the tokenizer to count with; called only for a response without counts.
         thinking: False for a model that does not think.
 
     Returns:
         text, correct, parse_failed, reason, thinking (the switch), think_tags (how many `</think>`), tokens {total,
-        thinking, answer}, finish (None: not known), counted ("generated", "usage" or "retokenized", see
-        `attnpo.evaluation.lengths.count_response`), seed (None: not known).
+        thinking, answer}, finish (None if not known), counted ("generated", "usage" or "retokenized", see
+        `attnpo.evaluation.lengths.count_response`), seed (None if not known).
     """
     counts, counted = count_response(text, tokenizer)
     if is_all_answer(text, thinking):
@@ -90,8 +88,8 @@ def judge(
     Args:
         responses: k texts or `Generation`s.
         gold: the gold answer.
-        grader: who grades them.
-        tokenizer: gives the tokenizer that counts what came without counts; called only where there is some.
+        grader: grades them.
+        tokenizer: returns the tokenizer to count with; called only if a response has no counts.
         thinking: False for a model that does not think.
 
     Returns:
@@ -136,20 +134,20 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def mean_of_pairs(pairs: Sequence[Sequence[float]]) -> float:
-    """Mean over responses from the [sum, number] of each problem; NaN if there is no response."""
+    """Mean over all responses, from the [sum, number] of each problem; NaN if there is no response."""
     number = sum(pair[1] for pair in pairs)
     return sum(pair[0] for pair in pairs) / number if number else math.nan
 
 
 def number_of_responses(records: Sequence[Sequence[dict[str, Any]]]) -> int:
-    """How many responses the figures rest on, from the records of each problem."""
+    """How many responses all problems have together, from the records of each problem."""
     return sum(map(len, records))
 
 
 def sample_lines(
     task: str, problem_id: Any, document: Mapping[str, Any], responses: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The lines of a samples.jsonl for one problem, from its document and its k records, see `describe`."""
+    """The lines of a samples.jsonl for one problem, from its document and its k records (see `describe`)."""
     meta = {key: document[key] for key in ("chain", "subject") if key in document}
     for k, response in enumerate(responses):
         yield {"task": task, "problem_id": problem_id, "k": k, **response, "meta": meta}

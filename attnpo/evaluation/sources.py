@@ -1,4 +1,4 @@
-"""Whether two sources of a benchmark hold the same problems."""
+"""Compare two sources of a benchmark: the same problems and answers? Used by `reproduce/check_data.py`."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import NamedTuple
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.steps import THINK_END
-from attnpo.problems.benchmarks import Problem, _benchmark, load
+from attnpo.problems.benchmarks import benchmark_named, load
+from attnpo.problems.problem import Problem
 
 
 class Comparison(NamedTuple):
-    """What the hub's data and the reference have in common."""
+    """The result of a comparison of the hub's data with the reference."""
 
     same: int
-    """Problems with the same text, but for white space, and the same answer."""
+    """Number of problems with the same text, apart from white space, and the same answer."""
     differences: list[str]
-    """The others, a line each."""
+    """One line for each other problem."""
 
 
 def compare(name: str, data_dir: str | Path | None = None, revision: str | None = None) -> Comparison:
-    """Whether the hub's file of a math set holds the problems and answers of the reference.
+    """Compare the hub's file of a math set with the reference.
 
-    Texts are compared without regard to white space, answers by the grader, which takes 27.0 for 27.
+    Texts are compared without white space, and answers by the grader, to which 27.0 equals 27.
 
     Args:
         name: a set with both sources.
-        data_dir: folder with the reference as `<name>.jsonl`; without it as `load` has it.
-        revision: of the hub's data set, another than the pinned one.
+        data_dir: folder with the reference as `<name>.jsonl`; without it, what `load` takes.
+        revision: of the hub's data set, if not the pinned one.
 
     Raises:
-        AttnPOError: as `load`; or the set has one source only.
+        AttnPOError: as `load`; or the set has only one source.
     """
-    benchmark = _benchmark(name)
+    benchmark = benchmark_named(name)
     if benchmark.published is None or benchmark.hub is None:
         raise AttnPOError(f"{name} has one source only, so there is nothing to compare")
 
     def texts(problems: list[Problem]) -> dict[str, Problem]:
-        return {" ".join(problem.problem.split()): problem for problem in problems}
+        return {" ".join(problem.text.split()): problem for problem in problems}
 
     reference, other = texts(load(name, data_dir)), texts(load(name, source="hub", revision=revision))
     common = [text for text in reference if text in other]

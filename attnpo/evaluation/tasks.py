@@ -1,4 +1,4 @@
-"""Our lm-eval tasks as their YAML files list them: groups, and which run what a model wrote."""
+"""What the YAML files of our lm-eval tasks say: the groups, and which tasks run programs that a model wrote."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _task_configs() -> Iterator[dict[str, Any]]:
 
 
 def task_groups() -> dict[str, list[str]]:
-    """Our lm-eval groups and the tasks in each, groups within groups unfolded: name -> tasks."""
+    """Our lm-eval groups: name -> tasks, including those of groups inside the group."""
     members: dict[str, list[str]] = {}
     for content in _task_configs():
         if "group" in content:
@@ -44,7 +44,7 @@ def task_groups() -> dict[str, list[str]]:
 
 
 def check_consent(names: Iterable[str], confirmed: bool) -> None:
-    """Refuse, before anything is computed, tasks or groups that run what a model wrote unless the user agreed.
+    """Check that the user agreed if a task or group runs programs that a model wrote.
 
     Raises:
         AttnPOError: one of them does, and `confirmed` is false.

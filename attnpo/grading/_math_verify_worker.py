@@ -1,7 +1,7 @@
-"""The process in which math-verify runs: one JSON request a line on stdin, one JSON verdict a line on stdout.
+"""The process in which math-verify runs. It reads JSON requests from stdin and writes JSON verdicts to stdout, by line.
 
-Started as a script by `attnpo.grading.math`, which replaces it when an item takes too long. It imports
-nothing of the package, so that starting it costs little more than importing math-verify.
+`attnpo.grading.math` starts it as a script and replaces it when an answer takes too long. It imports nothing of the
+package, so starting it costs little more than importing math-verify.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from dataclasses import replace
 from typing import Any
 
 MEMORY_LIMIT = 4 << 30
-"""Bytes of address space; beyond it an expression such as 9^{9^{9}} fails instead of filling the machine."""
+"""Bytes of address space. An expression such as 9^{9^{9}} fails at this limit instead of filling the memory."""
 
 VARIABLE = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])")
 COMMAND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 
 
 def judge(answer: str, gold: str) -> str:
-    """One of "equal", "different", "unparsed" (the answer), "gold_unparsed"; both are contents of a box.
+    """Compare the contents of two boxes by math-verify, with these options and rules.
 
-    math-verify with these options and rules:
+    1. Only the box is read. If it cannot be parsed, that is a parse failure; no number is picked out of it.
+    2. Units are dropped only if the gold answer has no variable: with a variable, `6m` may be six times m.
+    3. An inequality and an interval may be equal, whichever of the two is the gold answer (`allow_set_relation_comp`).
+    4. A decimal equals another number if both are equal after rounding to 6 places. If the gold answer is below 0.1,
+       places are counted from its first digit other than 0. So 0.333333 is 1/3, and 0.333 is not.
+    5. A percent sign may stand on one side only, as in math-verify's rule for integers. 62.5% also equals 0.625.
 
-    1. Only the box is read. What cannot be parsed is a parse failure; no number is picked out of it.
-    2. Units are dropped only where the gold answer has no variable: `6m` is six m, not six metres.
-    3. An inequality and an interval may be equal, whichever side has which (`allow_set_relation_comp`).
-    4. A decimal equals another number if they agree after rounding to 6 places, counted from the first digit
-       of the gold answer if that is below 0.1: 0.333333 is 1/3, 0.333 is not.
-    5. A percent sign may stand on one side only, as math-verify has it for integers; 62.5% is also 0.625.
+    Returns:
+        "equal", "different", "unparsed" (the answer cannot be parsed) or "gold_unparsed".
     """
     from math_verify import LatexExtractionConfig, parse, verify
 
@@ -46,7 +47,7 @@ def judge(answer: str, gold: str) -> str:
     )
 
     def read(text: str) -> list:
-        # math-verify's own timeouts stay off: they are signals, and cannot interrupt a long computation in C.
+        # math-verify's own timeouts stay off, because they are signals that cannot interrupt a long computation in C.
         return parse(f"\\boxed{{{text}}}", [config], fallback_mode="no_fallback", parsing_timeout=None)
 
     parsed_gold, parsed_answer = read(gold), read(answer)
@@ -68,7 +69,7 @@ def judge(answer: str, gold: str) -> str:
 
 
 def leading_zeros(gold: Any) -> int:
-    """Zeros between the point and the first digit of a number below 0.1; 0 for anything else."""
+    """How many zeros follow the point of a number below 0.1; 0 for anything else."""
     if not getattr(gold, "is_number", False):
         return 0
     size = abs(gold.doit().evalf())
@@ -77,7 +78,7 @@ def leading_zeros(gold: Any) -> int:
 
 def main() -> None:
     """Serve requests `{"answer", "gold", "cpu", "alarm"}` until stdin closes; the last two are limits in seconds."""
-    # Whatever a library prints must not be taken for a verdict.
+    # Verdicts go to a copy of stdout, and stdout itself to stderr, so that no library's output is taken for a verdict.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.disable(logging.CRITICAL)
@@ -97,8 +98,8 @@ def main() -> None:
         signal.signal(limit_signal, signal.SIG_DFL)
     for line in sys.stdin:
         request = json.loads(line)
-        # The default action of both ends this process, even inside C code: the first after so much time of the
-        # processor, however busy the machine is; the second should the parent be gone by then.
+        # The default action of both signals ends this process, even inside C code. The first comes after so much
+        # processor time, however busy the machine is; the second ends the process if the parent is gone by then.
         signal.setitimer(signal.ITIMER_PROF, request["cpu"])
         signal.alarm(request["alarm"])
         try:

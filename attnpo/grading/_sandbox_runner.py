@@ -1,8 +1,8 @@
-"""Runs one untrusted program on one input. Its source is handed to `python -c` inside the sandbox.
+"""Runs one untrusted program on one input. The source of this file is handed to `python -c` inside the sandbox.
 
-The standard library alone is imported. Standard input starts with a line that gives the length of a JSON
-header; what follows the header is the program's own standard input. Once everything of ours is done, the
-header's `ready` goes to standard output; all that follows it there is the program's.
+Only the standard library is imported. Standard input starts with a line that gives the length of a JSON header; what
+follows the header is the program's own standard input. Right before the program begins, the header's `ready` is
+written to standard output; everything after it is the program's.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import resource
 import sys
 import types
 
-# What LiveCodeBench's own harness puts before a program (testing_util.py, commit 15808c7): every name of these
-# modules, then the modules themselves, and its limits on recursion and on the digits of integers.
+# LiveCodeBench's own harness (testing_util.py, commit 15808c7) imports every name of these modules and the modules
+# themselves before a program, and sets these limits on recursion and on the digits of integers.
 STARRED = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys"
 STARRED += " json builtins typing"
 IMPORTED = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys"
@@ -22,7 +22,7 @@ RECURSION = DIGITS = 50_000
 
 
 def read(size: int) -> bytes:
-    """Exactly so many bytes of standard input; no buffer takes what belongs to the program."""
+    """Exactly `size` bytes of standard input, unbuffered, so that the program's own input stays unread."""
     data = b""
     while len(data) < size:
         piece = os.read(0, min(size - len(data), 1 << 20))
@@ -33,14 +33,14 @@ def read(size: int) -> bytes:
 
 
 def plain(value: object) -> object:
-    """Numpy arrays and numbers as Python's own."""
+    """A numpy array or number as a Python list or number."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be returned")
 
 
 def main() -> None:
-    """Set the limits, then run."""
+    """Set the limits and run the program."""
     digits = b""
     while not digits.endswith(b"\n"):
         digits += read(1)
@@ -66,16 +66,16 @@ def main() -> None:
     del header
     if function is None:
         os.write(1, ready)
-        with contextlib.suppress(SystemExit):  # as in the benchmark's harness: the output counts, not the exit code
+        with contextlib.suppress(SystemExit):  # as in LiveCodeBench's harness, the exit code does not count
             exec(compile(code, "<program>", "exec"), names)
         return
-    # What the program prints goes nowhere; its value alone is compared.
+    # Only the function's value is compared, so what the program prints is dropped.
     channel, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.write(channel, ready)
     exec(compile(code, "<program>", "exec"), names)
-    owner = names["Solution"]() if "class Solution" in code else module
-    value = json.dumps(getattr(owner, function)(*arguments), default=plain).encode()
+    holder = names["Solution"]() if "class Solution" in code else module
+    value = json.dumps(getattr(holder, function)(*arguments), default=plain).encode()
     while value:
         value = value[os.write(channel, value) :]
     os._exit(0)

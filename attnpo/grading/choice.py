@@ -1,8 +1,8 @@
-r"""Multiple choice: the order of the options, the prompt, and the grader. Pure functions on strings.
+r"""Is an answer to a multiple-choice problem right? Pure functions on strings.
 
-A response states its answer in a box (`\boxed{B}`), after "Answer:" or after "the answer is", as a letter or as an
-option's text. Its last statement alone counts. A statement that names no option, or more than one, is a parse
-failure: nothing is guessed, and no earlier statement is taken in its place.
+A response states its answer in a box (`\boxed{B}`), after "Answer:" or after "the answer is", as a letter or as the
+text of an option. Only the last statement counts. If it names no option, or more than one, that is a parse failure:
+nothing is guessed, and no earlier statement is used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from attnpo.grading.math import Grade, answer_part, extract_boxed
-from attnpo.method.steps import THINK_END
+from attnpo.grading.grade import Grade, answer_part, no_answer_reason
+from attnpo.grading.math import extract_boxed
 from attnpo.problems.choice import LETTERS
 
 _UNREADABLE = ("no_answer", "unparsed", "ambiguous")
@@ -22,7 +22,7 @@ class _Statement(NamedTuple):
     start: int
     content: str
     formal: bool
-    """In a box or after a colon: an answer is meant. Else ("the answer is ...") it may be mere prose."""
+    """In a box or after a colon, so an answer is meant. Otherwise ("the answer is ...") it may be mere prose."""
 
 
 _FORMAL = re.compile(r"\banswer(?:\s+is)?[\s*_]*[:：]", re.IGNORECASE)
@@ -31,11 +31,11 @@ _PROSE = re.compile(
 )
 _LEAD = re.compile(r"[\s*_:]*")
 _LONGEST = 1000
-"""Characters of a statement that are read."""
+"""Only so many characters of a statement are read."""
 
 
 def _statements(text: str) -> list[_Statement]:
-    """Where an answer is stated, in order; of boxes only the last."""
+    """The statements of an answer, in order; of boxes only the last."""
     found = []
     for pattern, formal in ((_FORMAL, True), (_PROSE, False)):
         for match in pattern.finditer(text):
@@ -55,7 +55,7 @@ _QUOTES = " *_\"'“”‘’"
 
 
 def _plain(text: str) -> str:
-    """Without marks of LaTeX, Markdown and quotation, and without the full stop at the end."""
+    """The text without marks of LaTeX, Markdown and quotation, and without a full stop at the end."""
     while (inner := _WRAPPED.sub(r"\1", text)) != text:
         text = inner
     text = _SPACES.sub(" ", _MARKS.sub("", text)).strip(_QUOTES)
@@ -72,7 +72,7 @@ _AMBIGUOUS = "?"
 
 
 def _read(content: str, choices: Sequence[str], *, whole: bool = False) -> str | None:
-    """The letter that a statement names, `_AMBIGUOUS`, or None if it names no option.
+    """The letter that a statement names, `_AMBIGUOUS` if it names several, or None if it names no option.
 
     With `whole`, the content must be nothing but the letter, the option's text, or both.
     """
@@ -89,7 +89,7 @@ def _read(content: str, choices: Sequence[str], *, whole: bool = False) -> str |
         opening, letter, closing, rest = first.groups()
         named = _by_text(rest.lstrip(" .:,;-–—=)"), choices)
         if named:
-            # A letter beside the text of another option.
+            # The letter and the text must be of the same option.
             return letter if named in (letter, _AMBIGUOUS) else _AMBIGUOUS
         if whole:
             return None
@@ -106,7 +106,10 @@ def _read(content: str, choices: Sequence[str], *, whole: bool = False) -> str |
 
 
 def _by_text(content: str, choices: Sequence[str]) -> str | None:
-    """The letter of the option with this text, `_AMBIGUOUS` if several have it; letter case decides where it can."""
+    """The letter of the option with this text; `_AMBIGUOUS` if several have it, None if none has.
+
+    Letter case is ignored only if no option has the text in the same case.
+    """
     content = _plain(content)
     if not content:
         return None
@@ -119,19 +122,19 @@ def _by_text(content: str, choices: Sequence[str]) -> str | None:
 
 
 def extract_choice(answer: str, choices: Sequence[str]) -> tuple[str | None, str]:
-    """What the text after `</think>` says.
+    """The option that an answer names.
 
-    1. The last statement: a box, or what follows "Answer:"; or what follows "the answer is", "the correct option is"
-       and the like, where that names an option at all.
-    2. Without any statement, the last line, if it is an option's letter, its text or both, and no other line is those
-       of another option.
+    1. The last statement counts: a box, or what follows "Answer:", or what follows "the answer is", "the correct
+       option is" and the like. Statements of the last kind count only if they name an option.
+    2. Without any statement, the last line counts if it is an option's letter, its text or both, and no other line
+       names another option in the same way.
 
     Args:
-        answer: the text.
+        answer: the text after `</think>`.
         choices: the options, in the order in which the prompt gave them.
 
     Returns:
-        (letter, "") or, without one: (what was read instead, the reason of `Grade`).
+        (letter, "") or, if there is none, (the text that was read, the reason of `Grade`).
     """
     for statement in reversed(_statements(answer)):
         letter = _read(statement.content, choices)
@@ -152,14 +155,20 @@ def extract_choice(answer: str, choices: Sequence[str]) -> tuple[str | None, str
 
 
 def grade_choice(response: str, choices: Sequence[str], gold: str) -> Grade:
-    """Grade one response, thinking included, whose prompt gave `choices`, of which the one with letter `gold` is right.
+    """Grade one response.
 
-    Reasons beside "equal" and "different": "no_think_end", "many_think_ends"; and, as parse failures, "no_answer",
-    "ambiguous" (several options are named) and "unparsed" (the last statement names no option).
+    Args:
+        response: the text, thinking included.
+        choices: the options, in the order in which the prompt gave them.
+        gold: the letter of the right one.
+
+    Returns:
+        The grade. The reasons are "equal", "different", "no_think_end", "many_think_ends" and, as parse failures,
+        "no_answer", "ambiguous" (several options are named) and "unparsed" (the last statement names no option).
     """
     answer = answer_part(response)
     if answer is None:
-        return Grade(False, False, None, "many_think_ends" if THINK_END in response else "no_think_end")
+        return Grade(False, False, None, no_answer_reason(response))
     extracted, reason = extract_choice(answer, choices)
     reason = reason or ("equal" if extracted == gold else "different")
     return Grade(reason == "equal", reason in _UNREADABLE, extracted, reason)

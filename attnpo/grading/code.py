@@ -1,24 +1,30 @@
-"""Is a program right? Extraction, comparison of outputs as LiveCodeBench does it, and a grader of responses."""
+"""Is a program right? The last code block of the answer must pass all tests of its problem, in a sandbox.
+
+Extraction, comparison and limits follow LiveCodeBench's own harness (github.com/LiveCodeBench/LiveCodeBench;
+`testing_util.py` as of commit 15808c7, extraction as of release 6). Differences:
+
+- Each test runs in a process of its own and reads a real standard input. The harness runs all tests of a program in
+  one process and replaces `sys.stdin`.
+- The answer is the text after the only `</think>`.
+- Returned values are passed on as JSON, so tuples equal lists at every depth; in the harness only the outermost do.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
 
 from attnpo.errors import AttnPOError
-from attnpo.grading.math import Grade, answer_part
-from attnpo.grading.sandbox import Outcome, Sandbox
-from attnpo.method.steps import THINK_END
-from attnpo.problems.livecodebench import Tests, _integer
-
-# --- the answer
+from attnpo.grading.grade import Grade, answer_part, no_answer_reason
+from attnpo.grading.sandbox import Sandbox
+from attnpo.grading.sandbox_process import Outcome
+from attnpo.problems.livecodebench import Tests, parse_value
 
 
 def extract_code(answer: str) -> str | None:
-    """The last fenced block (three backticks) of an answer; None if there is none."""
+    """The content of the last fenced block (three backticks) of an answer; None if there is none."""
     block: list[str] | None = None
     last = None
     for line in answer.split("\n"):
@@ -33,9 +39,10 @@ def extract_code(answer: str) -> str | None:
 
 
 def same_text(output: str, expected: str) -> bool:
-    """Do two texts agree, line by line, without white space at the ends, or number by number?
+    """Whether two texts are equal line by line, without white space at the ends of text and lines.
 
-    Numbers are compared exactly, as decimals: `1.0` equals `1`, `0.333` does not equal `0.3333`.
+    Two lines are also equal if all their words are equal numbers. Numbers are compared as exact decimals: `1.0` equals
+    `1`, but `0.333` does not equal `0.3333`.
     """
     ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (output, expected))
     return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
@@ -51,23 +58,19 @@ def _same_line(ours: str, theirs: str) -> bool:
 
 
 def same_value(output: bytes, expected: str) -> bool:
-    """Is a value, as JSON, the expected one? What is no JSON is not."""
+    """Whether both are JSON of the same value."""
     try:
-        value = json.loads(output, parse_int=_integer)
-        return bool(value == json.loads(expected, parse_int=_integer))
+        return bool(parse_value(output) == parse_value(expected))
     except (ValueError, RecursionError, InvalidOperation):
         return False
-
-
-# --- the grades
 
 
 def judge(code: str, tests: Tests, sandbox: Sandbox) -> str:
     """Run a program on its tests, up to the first that fails.
 
     Returns:
-        "passed", or how it failed and where: "wrong_answer", "runtime_error", "time_limit", "memory_limit" or
-        "output_limit", then ": test 3 of 12".
+        "passed", or how and where it failed, such as "wrong_answer: test 3 of 12". The other ways are "runtime_error",
+        "time_limit", "memory_limit" and "output_limit".
     """
     for number, case in enumerate(tests.cases, 1):
         if tests.function is None:
@@ -95,21 +98,23 @@ def grade(
     workers: int | None = None,
     done: Callable[[int], None] = lambda number: None,
 ) -> list[list[Grade]]:
-    """Grade the responses to N problems, some problems at a time.
+    """Grade the responses to N problems, several problems at a time.
 
     Args:
-        responses: for each problem k texts, thinking included.
-        tests: for each problem a function that gives its tests; called when their turn comes, and forgotten after.
+        responses: for each problem its k texts, thinking included.
+        tests: for each problem a function that gives its tests. It is called when the problem's turn comes, so that
+            the tests of few problems are in memory at once.
         sandbox: where the programs run.
-        workers: how many run at once; None: as many as there are usable cores. More than cores distort times.
-        done: called with the number of responses graded, as each problem is finished.
+        workers: how many programs run at once; None: as many as there are usable cores. With more than that, a program
+            may exceed the time limit because it has to share a core.
+        done: called after each problem with the number of its responses.
 
     Returns:
-        For each problem k grades, in order. The reason is that of `judge`, or "no_think_end", "many_think_ends",
-        "no_code" (the one that counts as a parse failure).
+        For each problem k grades, in order. The reason is that of `judge`, "no_think_end", "many_think_ends", or
+        "no_code", which counts as a parse failure.
 
     Raises:
-        AttnPOError: the numbers differ, tests cannot be read, the sandbox fails.
+        AttnPOError: the numbers of problems differ, tests cannot be read, or the sandbox fails.
     """
     if len(responses) != len(tests):
         raise AttnPOError(f"{len(responses)} problems with responses but {len(tests)} with tests")
@@ -142,6 +147,6 @@ def _code(response: str) -> tuple[str, str | None]:
     """The program of a response, or the reason why there is none."""
     answer = answer_part(response)
     if answer is None:
-        return "", "many_think_ends" if THINK_END in response else "no_think_end"
+        return "", no_answer_reason(response)
     code = extract_code(answer)
     return ("", "no_code") if code is None else (code, None)

@@ -1,11 +1,10 @@
-"""Is a response correct? Exactly one `</think>`, and the last `\\boxed{}` after it equal to the gold answer.
+"""Is an answer to a math problem right? There must be one `</think>`, and the last `\\boxed{}` after it must be right.
 
-The rule is the one of AttnPO's evaluation (`paper.md`, "Evaluation setup"). Equality is math-verify's, after
-`normalise` and under the options of `_math_verify_worker.judge`. Its own time limits are signals, which work
-neither in threads nor against long computations in C, so it runs in worker processes that end and are
-replaced when an item takes too long: too much time of the processor, so that no grade depends on how busy the
-machine is. Plain integers, and answers that equal the gold answer to the character,
-are decided without a process.
+This is the rule of AttnPO's evaluation (`paper.md`, "Evaluation setup"). math-verify decides whether two answers are
+equal, after `normalise` and with the options of `_math_verify_worker.judge`. Its own time limits are signals, which
+work neither in threads nor against long computations in C. So it runs in worker processes, and a worker is replaced
+when one answer takes too long. The limit is on processor time, so that no grade depends on how busy the machine is.
+Plain integers, and answers that equal the gold answer character by character, are decided without a process.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.method.steps import THINK_END
+from attnpo.grading.grade import Grade, answer_part, no_answer_reason
 
 logger = logging.getLogger(__name__)
 
@@ -35,33 +33,14 @@ WORKER = Path(__file__).with_name("_math_verify_worker.py")
 _BOX = re.compile(r"\\boxed\s*\{")
 _INTEGER = re.compile(r"[+-]?(?:\d{1,300}|\d{1,3}(?:,\d{3}){1,99})")
 _PATIENCE = 10
-"""Seconds by the clock for each second of processor time that an item may take."""
+"""Seconds of wall-clock time for each second of processor time that an answer may take."""
 _UNREADABLE = ("no_box", "unparsed", "timeout", "gold_unparsed")
 
 
-class Grade(NamedTuple):
-    """Verdict on one response."""
-
-    correct: bool
-    parse_failed: bool
-    """The response has its one `</think>`, but no answer could be read from it."""
-    extracted: str | None
-    """Content of the last box, None if there is none."""
-    reason: str
-    """One of "equal" (the correct one), "different", "no_think_end", "many_think_ends", "no_box", "unparsed",
-    "timeout", "gold_unparsed"."""
-
-
-def answer_part(text: str) -> str | None:
-    """The text after `</think>`, None unless there is exactly one `</think>`."""
-    _, *rest = text.split(THINK_END)
-    return rest[0] if len(rest) == 1 else None
-
-
 def extract_boxed(text: str) -> str | None:
-    """Content of the last `\\boxed{...}`, braces balanced; None if there is none or it is never closed.
+    """Content of the last `\\boxed{...}`, up to its matching brace; None if there is none or it is never closed.
 
-    Escaped braces (`\\{`) are content and do not count.
+    Escaped braces (`\\{`) are part of the content and are not matched.
     """
     openings = list(_BOX.finditer(text))
     if not openings:
@@ -81,9 +60,10 @@ def extract_boxed(text: str) -> str | None:
 
 
 def quick_verdict(answer: str, gold: str) -> bool | None:
-    """Equality where it needs no parser: the same text, or both plain integers. None: not decided here.
+    """Whether two answers are equal, where that needs no parser; None where math-verify must decide.
 
-    Numerals that both name their base (`52_8`) are compared here too: math-verify ignores the base.
+    Decided here are equal texts, two plain integers, and two numerals that name their base (`52_8`), which math-verify
+    would ignore.
     """
     answer, gold = normalise(answer), normalise(gold)
     if answer == gold:
@@ -126,21 +106,24 @@ _LONGEST = 1000
 
 
 def normalise(answer: str) -> str:
-    r"""An answer as math-verify reads it, for what it does not read by itself. Answer and gold alike.
+    r"""Rewrite what math-verify does not read by itself. The answer and the gold answer are treated alike.
 
     1. Unicode signs become LaTeX: minus, degree, pi, infinity, at most, at least.
-    2. Signs of mathematics mode (`$`) and of money (`\$`, euro, pound) go.
-    3. White space at the ends and one full stop at the end go.
-    4. Thin, forced and tied spaces and braced commas between a digit and three go: `1\,234`, `1{,}234`.
-    5. `\degree` is `^{\circ}`; `\\[4pt]` between the rows of a matrix is `\\`; `\mathrm{e}` is `e`, also for i.
-    6. `\big` and its like go, and `\approx` and commands of size at the start.
-    7. The subscripts `_{\max}` and `_{\min}` of a name go.
-    8. The name before a half-open interval goes: `t(0,4]`, which cannot be a call.
-    9. Units go: `\text{}` at the end with its power, and plain words after a number, the first of four letters or more,
-       also where all is in one `\text{18 dollars}`. "percent" is `\%`; words of quantity ("million") stay.
-    10. A quantifier at the end goes: `f(x)=2x \text{ for all } x`.
+    2. Dollar signs of mathematics mode (`$`) and signs of money (`\$`, euro, pound) are removed.
+    3. White space at the ends and one full stop at the end are removed.
+    4. Between a digit and a group of three digits, thin, forced and tied spaces and braced commas are removed:
+       `1\,234`, `1{,}234`.
+    5. `\degree` becomes `^{\circ}`; `\\[4pt]` between the rows of a matrix becomes `\\`; `\mathrm{e}` and `\mathrm{i}`
+       become `e` and `i`.
+    6. `\big` and its variants are removed; so are `\approx` and commands of size at the start.
+    7. The subscripts `_{\max}` and `_{\min}` of a name are removed.
+    8. The name before a half-open interval is removed: `t(0,4]` cannot be a call.
+    9. Units are removed: `\text{}` at the end with its power, and plain words after a number if the first word has four
+       letters or more, also if all is in one `\text{18 dollars}`. "percent" becomes `\%`; words of quantity
+       ("million") stay.
+    10. A quantifier at the end is removed: `f(x)=2x \text{ for all } x`.
 
-    A plain integer, and an answer of more than 1,000 characters, stay as they are: no rule may take long.
+    Plain integers, and answers of more than 1,000 characters, stay as they are, so that no rule takes long.
     """
     if len(answer) > _LONGEST or _INTEGER.fullmatch(answer):
         return answer
@@ -151,7 +134,7 @@ def normalise(answer: str) -> str:
 
 
 class _Worker:
-    """A math-verify process and the pipe to it. `verdict` never takes much longer than ten times the time limit."""
+    """A math-verify process and the pipes to it."""
 
     def __init__(self, command: Sequence[str], start_limit: float) -> None:
         self.process = subprocess.Popen(
@@ -165,7 +148,7 @@ class _Worker:
             raise AttnPOError(f"math-verify does not start ({cause}); try `pip install 'math-verify[antlr4_13_2]'`")
 
     def verdict(self, answer: str, gold: str, time_limit: float) -> str | None:
-        """The worker's word on one pair; None if it did not answer in time or died (it is to be replaced)."""
+        """The verdict on one pair, within about ten times the limit; None if the worker is dead or too slow."""
         patience = _PATIENCE * time_limit
         limits = {"cpu": time_limit, "alarm": math.ceil(patience) + 5}
         request = json.dumps({"answer": answer, "gold": gold, **limits}) + "\n"
@@ -194,7 +177,7 @@ class _Worker:
         return json.loads(line)
 
     def kill(self) -> None:
-        """End the process and collect it, so that no zombie stays."""
+        """End the process and wait for its end, so that no zombie stays."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -203,16 +186,16 @@ class _Worker:
 
 
 class Grader:
-    """Grades responses. Worker processes start when first needed and end with `close` or the program.
+    """Grades responses. Worker processes start when they are first needed and end with `close` or the program.
 
-    Threads may share a grader; a forked child starts workers of its own and leaves the parent's alone.
+    Threads may share a grader. A forked child starts workers of its own and does not touch the parent's.
 
     Args:
-        time_limit: seconds of processor time for one item, ten times as many by the clock. An item past it costs
-            a worker, and is a parse failure.
+        time_limit: seconds of processor time for one answer; the limit in wall-clock time is ten times as long. An
+            answer over a limit is a parse failure, and its worker is replaced.
         workers: how many processes may work at once.
-        start_limit: seconds for a worker to import math-verify.
-        command: what to start as a worker; for tests.
+        start_limit: seconds in which a worker must have imported math-verify.
+        command: the command line of a worker; for tests.
     """
 
     def __init__(
@@ -240,10 +223,11 @@ class Grader:
             golds: N answers, as they would stand in the box.
 
         Returns:
-            N grades, in order.
+            N grades, in order. The reasons are "equal", "different", "no_think_end", "many_think_ends" and, as parse
+            failures, "no_box", "unparsed", "gold_unparsed" and "timeout".
 
         Raises:
-            AttnPOError: the numbers differ, or math-verify does not start.
+            AttnPOError: the numbers of responses and golds differ, or math-verify does not start.
         """
         if len(responses) != len(golds):
             raise AttnPOError(f"{len(responses)} responses but {len(golds)} gold answers; pass one gold a response")
@@ -274,7 +258,7 @@ class Grader:
                     except IndexError:
                         return
                     judged[pair] = self._judge_one(normalise(str(pair[0])), normalise(pair[1]))
-            except BaseException as error:  # handed to the caller's thread below
+            except BaseException as error:  # raised in the caller's thread below
                 failures.append(error)
 
         threads = [threading.Thread(target=serve) for _ in range(min(self.workers, len(pairs)) - 1)]
@@ -343,10 +327,10 @@ os.register_at_fork(after_in_child=_leave_workers_to_parent)
 
 
 def _without_process(response: str, gold: str) -> tuple[str | None, str | None]:
-    """(reason or None where only math-verify can tell, content of the box)."""
+    """(the reason of the grade, or None if math-verify must decide; content of the box)."""
     answer = answer_part(response)
     if answer is None:
-        return ("many_think_ends" if THINK_END in response else "no_think_end"), None
+        return no_answer_reason(response), None
     box = extract_boxed(answer)
     if box is None:
         return "no_box", None

@@ -1,17 +1,17 @@
-"""Runs untrusted Python programs, each in a process tree of its own that sees nothing of ours.
+"""Runs untrusted Python programs, each in a process tree of its own that is isolated from the system.
 
-A program gets its source and one input, and gives back bytes; whoever grades compares those in the parent. What
-the program must not know (expected outputs) never enters its process tree.
+A program is given one input and returns bytes, which are compared with the expected output outside. So the expected
+output never enters the program's process tree.
 
-With `bubblewrap` the tree has its own user, mount, pid, network, ipc and uts namespaces, no capabilities, a
-read-only root that holds the system's `/usr` and the Python installation and nothing else, an empty `/tmp` of
-limited size, and no `/proc`. Root's programs run as `nobody`, since the kernel exempts root from limits on
-processes. `docker` and `podman` give the same through a container. `none` has limits on memory, time, files and
-output, and ends the process group, but a program can read what the user can, reach the network, and leave
-daemons behind; it must be asked for by name.
+With `bubblewrap` the tree has its own user, mount, pid, network, ipc and uts namespaces and no capabilities. It sees
+a read-only root with the system's `/usr` and the Python installation, an empty `/tmp` of limited size, and no `/proc`.
+If the user is root, programs run as `nobody`, because the kernel exempts root from limits on processes. `docker` and
+`podman` isolate in the same ways with a container. `none` limits memory, time, files and output and ends the process
+group, but a program can read what the user can read, use the network, and leave daemons behind. It must be asked for
+by name.
 
-Time is measured and ended from outside. When the first process of a pid namespace is killed, the kernel kills
-every other one in it, so nothing outlives a run.
+The parent measures time and ends the program. When the first process of a pid namespace is killed, the kernel kills
+every other process in it, so nothing outlives a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import select
-import selectors
 import shutil
 import signal
 import subprocess
@@ -32,72 +31,32 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from attnpo.errors import AttnPOError
+from attnpo.grading.sandbox_process import READY, START_SECONDS, Conversation, Limits, Outcome, first_process
 
 logger = logging.getLogger(__name__)
 
 ISOLATIONS = ("bubblewrap", "docker", "podman", "none")
 RUNNER = Path(__file__).with_name("_sandbox_runner.py")
-READY = "attnpo-sandbox-ready\n"
-"""What the runner writes to standard output when nothing but the program is left to do."""
-START_SECONDS = 60.0
-"""A sandbox that has not reported `READY` by then has not started."""
 ATTEMPTS = 4
-"""How often a sandbox that does not start is tried; no program has begun by then, so trying again is safe."""
-POLL_SECONDS = 0.05
-"""How often the memory of the whole tree is looked at."""
+"""How often to try to start a sandbox. Trying again is safe, because no program has begun by then."""
 NOBODY = 65534
 _PACKAGES = "/packages"
 _NAME = "{name of the container}"
 
 
-class Limits(NamedTuple):
-    """What one run may use.
-
-    LiveCodeBench's harness (`testing_util.py`, commit 15808c7) gives 6 seconds a test and names 4 GB of memory, which
-    it does not enforce. The other numbers are ours.
-    """
-
-    seconds: float = 6.0
-    """Wall-clock time from the moment the program begins."""
-    memory: int = 4 << 30
-    """Bytes: of address space a process, and of resident memory of all processes together."""
-    processes: int = 16
-    """Processes and threads, the sandbox's own two included. Not enforced without isolation."""
-    file: int = 64 << 20
-    """Bytes of one file, and of `/tmp`."""
-    open_files: int = 64
-    output: int = 32 << 20
-    """Bytes of standard output."""
-    stack: int = 256 << 20
-
-
-class Outcome(NamedTuple):
-    """What came of one run."""
-
-    status: str
-    """"ok" (ended by itself, exit code 0), "runtime_error", "time_limit", "memory_limit" or "output_limit"."""
-    output: bytes
-    """Standard output, or the returned value as JSON. Written by the program: trust nothing in it."""
-    error: str
-    """The last 2,000 characters of standard error."""
-    seconds: float
-    """From the program's beginning to its end."""
-
-
 class Sandbox:
-    """Runs programs under one kind of isolation, checked when the sandbox is made.
+    """Runs programs under one kind of isolation, which is tested when the sandbox is made.
 
     Args:
         isolation: one of `ISOLATIONS`.
-        run_untrusted_code: consent; nothing runs without it.
-        limits: of each run.
-        image: of the container, with `python3` of version 3.11 or newer; for docker and podman.
+        run_untrusted_code: must be True; the caller's consent.
+        limits: what each run may use.
+        image: the container's image, for docker and podman; it needs `python3` of version 3.11 or newer.
 
     Raises:
-        AttnPOError: no consent, an unknown isolation, or one that does not work here; with the reason.
+        AttnPOError: there is no consent, the isolation is unknown, or it does not work here.
     """
 
     def __init__(
@@ -122,7 +81,7 @@ class Sandbox:
         self._python = [python, "-I", "-B", "-X", "utf8", "-c", self._source]
         self._rlimits = {
             "RLIMIT_AS": self.limits.memory,
-            "RLIMIT_CPU": int(self.limits.seconds) + 5,  # a second line, for what the clock outside would miss
+            "RLIMIT_CPU": int(self.limits.seconds) + 5,  # in case the clock outside misses something
             "RLIMIT_FSIZE": self.limits.file,
             "RLIMIT_NOFILE": self.limits.open_files,
             "RLIMIT_CORE": 0,
@@ -142,7 +101,7 @@ class Sandbox:
 
     @property
     def description(self) -> str:
-        """One line for the log: which isolation programs run in."""
+        """One line for the log: the isolation that programs run in."""
         if self.isolation == "none":
             return (
                 "untrusted code runs WITHOUT isolation: it can read your files, reach the network and leave processes "
@@ -156,12 +115,12 @@ class Sandbox:
         Args:
             code: source of the program.
             stdin: its standard input.
-            function: a function of the program, or a method of its class `Solution`, to call instead of letting
-                the program print; its value becomes the output, as JSON.
+            function: a function of the program, or a method of its class `Solution`. If given, it is called, and the
+                output is its value as JSON instead of what the program prints.
             arguments: the function's arguments, each as JSON.
 
         Raises:
-            AttnPOError: the sandbox did not start, though tried again; the program did not run.
+            AttnPOError: the sandbox did not start, so the program did not run.
         """
         header = {
             "ready": READY,
@@ -217,25 +176,25 @@ class Sandbox:
             first = None
             with process:
                 try:
-                    # Before the program is handed over: whose word this is must be beyond doubt.
-                    first = _first_process(info) if info >= 0 else None
-                    return _Run(process, request, self.limits).outcome()
+                    # Read before the program is handed over, so that the program cannot have written it.
+                    first = first_process(info) if info >= 0 else None
+                    return Conversation(process, request, self.limits).outcome()
                 finally:
                     self._end(process, name, first)
 
     def _end(self, process: subprocess.Popen[bytes], name: str, first: int | None) -> None:
-        """End whatever is left of a run and collect it."""
+        """End all processes that are left of a run and collect them."""
         if name and process.poll() is None:
             subprocess.run(
                 [self.isolation, "kill", name], capture_output=True, env=_client_environment(), timeout=START_SECONDS
             )
         if first is not None:
-            # bubblewrap itself ends before its pid namespace does, whose first process ends last of all.
+            # bubblewrap ends before its pid namespace, and the first process of the namespace ends last.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(first, signal.SIGKILL)
             select.select([first], [], [], START_SECONDS)
             os.close(first)
-        if process.returncode is None:  # not yet collected, so the number is still its own
+        if process.returncode is None:  # not yet collected, so no other process has its number
             os.killpg(process.pid, signal.SIGKILL)
         for pipe in (process.stdin, process.stdout, process.stderr):
             assert pipe is not None
@@ -274,8 +233,8 @@ class Sandbox:
         private = ["--size", str(self.limits.file), "--tmpfs", "/tmp", "--chdir", "/tmp"]
         if os.geteuid() != 0:
             return [tool, *user, *mounts, *private, "--remount-ro", "/", "--"]
-        # Root may mount what `nobody` may not read, such as a Python in /root. So the outer one makes the root
-        # folder, and the inner one, run by `nobody`, all the namespaces again, the user's own too.
+        # Root may mount what `nobody` may not read, such as a Python in /root. So an outer bubblewrap makes the root
+        # folder, and an inner one, which `nobody` runs, makes all the namespaces again, including a user namespace.
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise AttnPOError("`setpriv` (util-linux) is not installed; install it, or run as another user than root")
@@ -301,7 +260,7 @@ class Sandbox:
         ]
 
     def _check(self) -> None:
-        """Run a program of our own that finds out what the sandbox allows, and say which isolation it is."""
+        """Run a program of ours that tries what the sandbox must not allow, and log the isolation."""
         outcome = self.run("" if self.isolation == "none" else _PROBE)
         if outcome.status != "ok":
             raise AttnPOError(f"{self.isolation} does not work here: {outcome.status}, {outcome.error!r}")
@@ -324,153 +283,14 @@ class Sandbox:
         logger.info("%s", self.description)
 
 
-class _Run:
-    """The conversation with one sandboxed process, up to its end or a limit."""
-
-    def __init__(self, process: subprocess.Popen[bytes], request: bytes, limits: Limits) -> None:
-        self.process, self.limits = process, limits
-        self.pending = memoryview(request)
-        self.output, self.error = bytearray(), bytearray()
-        self.begun: float | None = None
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        self.stdin, self.stdout, self.stderr = (p.fileno() for p in (process.stdin, process.stdout, process.stderr))
-        for descriptor in (self.stdin, self.stdout, self.stderr):
-            os.set_blocking(descriptor, False)
-
-    def outcome(self) -> Outcome | str:
-        """The outcome, or what stood on standard error where the program did not begin."""
-        status = self._converse()
-        error = self.error.decode("utf-8", "replace")[-2000:]
-        if self.begun is None:
-            return error or f"no answer in {START_SECONDS:.0f} s"
-        seconds = time.monotonic() - self.begun
-        return Outcome(status, bytes(self.output), error, seconds)
-
-    def _converse(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        ended = os.pidfd_open(self.process.pid)
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(ended, selectors.EVENT_READ)
-                selector.register(self.stdin, selectors.EVENT_WRITE)
-                selector.register(self.stdout, selectors.EVENT_READ)
-                selector.register(self.stderr, selectors.EVENT_READ)
-                while (left := deadline - time.monotonic()) > 0:
-                    ready = {key.fd for key, _ in selector.select(min(left, POLL_SECONDS))}
-                    if self.stdin in ready and not self._feed():
-                        selector.unregister(self.stdin)
-                    for descriptor in ready & {self.stdout, self.stderr}:
-                        if not self._read(descriptor):
-                            selector.unregister(descriptor)
-                    if self.begun is None and self.output.startswith(READY.encode()):
-                        del self.output[: len(READY)]
-                        self.begun = time.monotonic()
-                        deadline = self.begun + self.limits.seconds
-                    if len(self.output) > self.limits.output:
-                        return "output_limit"
-                    if ended in ready:
-                        return self._last_words()
-                    if self.begun is not None and _resident(self.process.pid) > self.limits.memory:
-                        return "memory_limit"
-                return "time_limit"
-        finally:
-            os.close(ended)
-
-    def _feed(self) -> bool:
-        """Write what the pipe takes; False when there is nothing more to write or nobody to read it."""
-        try:
-            self.pending = self.pending[os.write(self.stdin, self.pending[: 1 << 20]) :]
-        except BrokenPipeError:
-            self.pending = self.pending[:0]
-        except BlockingIOError:
-            pass
-        if not self.pending:
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-        return bool(self.pending)
-
-    def _read(self, descriptor: int) -> bool:
-        """Take what is there; False at the end of the stream."""
-        try:
-            piece = os.read(descriptor, 1 << 20)
-        except BlockingIOError:
-            return True
-        if descriptor == self.stdout:
-            self.output += piece
-        else:
-            self.error += piece
-            del self.error[:-8000]
-        return bool(piece)
-
-    def _last_words(self) -> str:
-        """What is still in the pipes of a process that has ended, and how it ended."""
-        for descriptor in (self.stdout, self.stderr):
-            size = -1
-            while size != len(self.output) + len(self.error):
-                size = len(self.output) + len(self.error)
-                if len(self.output) > self.limits.output + len(READY):
-                    return "output_limit"
-                if not self._read(descriptor):
-                    break
-        if self.begun is None and self.output.startswith(READY.encode()):
-            del self.output[: len(READY)]
-            self.begun = time.monotonic()
-        # Before it is collected, while its number cannot be another's: what it left in its process group.
-        os.killpg(self.process.pid, signal.SIGKILL)
-        code = self.process.wait()
-        if code == 0:
-            return "ok"
-        if code in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
-            return "time_limit"
-        return "memory_limit" if b"MemoryError" in self.error[-200:] else "runtime_error"
-
-
-def _first_process(info: int) -> int | None:
-    """A descriptor of the first process of bubblewrap's pid namespace; None if bubblewrap failed."""
-    text, deadline = b"", time.monotonic() + START_SECONDS
-    with selectors.DefaultSelector() as selector:
-        selector.register(info, selectors.EVENT_READ)
-        while b"}" not in text and (left := deadline - time.monotonic()) > 0:
-            if selector.select(left):
-                piece = os.read(info, 4096)
-                if not piece:
-                    return None
-                text += piece
-    if b"}" not in text:
-        return None
-    try:
-        return os.pidfd_open(json.loads(text)["child-pid"])
-    except ProcessLookupError:
-        return None
-
-
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and all that descend from it. Those that end meanwhile count nothing.
-
-    In a pid namespace orphans fall to its first process, so none leaves the tree.
-    """
-    total, found = 0, [pid]
-    for pid in found:  # grows while it is walked
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
-        except (OSError, IndexError):
-            continue
-    return total * _PAGE
-
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
 def _client_environment() -> dict[str, str]:
-    """What a container runtime's client needs to find its server and its images."""
+    """The variables with which a container runtime's client finds its server and its images."""
     wanted = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST", "CONTAINERS_CONF")
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 def _numpy() -> list[Path]:
-    """Numpy's folders, the package first: the benchmark's harness has it, and some programs use it."""
+    """Numpy's folders, the package first. LiveCodeBench's harness offers numpy, and some programs use it."""
     spec = importlib.util.find_spec("numpy")
     if spec is None or spec.origin is None:
         return []

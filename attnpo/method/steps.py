@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
 
+THINK_START = "<think>"
 THINK_END = "</think>"
 
 
@@ -212,6 +213,41 @@ def _matcher(phrase_set: PhraseSet) -> tuple[re.Pattern[str], dict[str, StepKind
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)"), kinds
 
 
+class ThinkingAndAnswer(NamedTuple):
+    """T token ids, split at their first `</think>`.
+
+    raw: the bytes that the ids stand for
+    ends: T entries, the position in `raw` after the bytes of each id
+    tags: how many `</think>` are in `raw`
+    tag_start: where the first one begins, in bytes; the length of `raw` if there is none
+    thinking: how many ids have all their bytes before the tag; without a tag, all T
+    answer: how many ids have all their bytes after the tag; without a tag, 0
+    """
+
+    raw: bytes
+    ends: list[int]
+    tags: int
+    tag_start: int
+    thinking: int
+    answer: int
+
+
+def split_at_think_end(ids: Sequence[int], table: Sequence[bytes]) -> ThinkingAndAnswer:
+    """Find the first `</think>` in T token `ids` by the bytes that they stand for.
+
+    `table` is `token_bytes_table(tokenizer)`; an id beyond it (a padded embedding row) stands for no bytes. Tokens
+    that share a byte with the tag belong to neither part.
+    """
+    pieces = [table[i] if i < len(table) else b"" for i in ids]
+    ends = list(accumulate(map(len, pieces)))
+    raw = b"".join(pieces)
+    before, tag, _ = raw.partition(THINK_END.encode())
+    tag_start, tag_end = len(before), len(before) + len(tag)
+    thinking = sum(end <= tag_start for end in ends)
+    answer = sum(end - len(piece) >= tag_end for end, piece in zip(ends, pieces, strict=True)) if tag else 0
+    return ThinkingAndAnswer(raw, ends, raw.count(THINK_END.encode()), tag_start, thinking, answer)
+
+
 class TokenSteps(NamedTuple):
     """Steps of one response on its T sampled token ids.
 
@@ -247,31 +283,22 @@ def align_steps(
     """
     if len(ids) and min(ids) < 0:
         raise AttnPOError(f"token id {min(ids)} is negative: pass the sampled ids without masked or padded entries")
-    pieces = [table[i] if i < len(table) else b"" for i in ids]
-    ends = list(accumulate(map(len, pieces)))
-    raw = b"".join(pieces)
-    tag = THINK_END.encode()
-    if raw.count(tag) != 1:
-        return None
-    tag_start = raw.index(tag)
-    tag_end = tag_start + len(tag)
-    n_thinking = sum(end <= tag_start for end in ends)
-    n_answer = sum(end - len(piece) >= tag_end for end, piece in zip(ends, pieces, strict=True))
-    if not n_thinking or not n_answer or not tag_start:
+    parts = split_at_think_end(ids, table)
+    if parts.tags != 1 or not parts.thinking or not parts.answer or not parts.tag_start:
         return None
 
     # surrogateescape keeps one character for each invalid byte, so characters map back to bytes exactly.
-    escaped = raw[:tag_start].decode("utf-8", "surrogateescape")
+    escaped = parts.raw[: parts.tag_start].decode("utf-8", "surrogateescape")
     text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", escaped)
     steps = split_steps(text, phrases, min_chars, lone_trigger_chars)
     step_ends = list(accumulate(len(escaped[s.start : s.end].encode("utf-8", "surrogateescape")) for s in steps))
-    step_of_token = [-1] * len(pieces)
+    step_of_token = [-1] * len(ids)
     k = 0
-    for n in range(n_thinking):
-        while step_ends[k] < ends[n]:
+    for n in range(parts.thinking):
+        while step_ends[k] < parts.ends[n]:
             k += 1
         step_of_token[n] = k
-    return TokenSteps(step_of_token, steps, (0, n_thinking), (len(pieces) - n_answer, len(pieces)), text)
+    return TokenSteps(step_of_token, steps, (0, parts.thinking), (len(ids) - parts.answer, len(ids)), text)
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")

@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attnpo.errors import AttnPOError
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.testbed import EMBEDDED, oracle
+from attnpo.testbed.problems import ChainProblem
 
-Labeler = Callable[[Item, Sequence[str]], list[bool]]
+Labeler = Callable[[Problem, Sequence[str]], list[bool]]
 
 
-def oracle_labels(problem: Item, step_texts: Sequence[str]) -> list[bool]:
+def oracle_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool]:
     """True for each essential step, by `attnpo.testbed.oracle.label_steps`.
 
     Raises:
         AttnPOError: the problem is not one of the testbed.
     """
-    if problem.testbed is None:
+    if not isinstance(problem, ChainProblem):
         raise AttnPOError(
             f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; set data: {EMBEDDED}"
         )
-    return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem.testbed, step_texts)]
+    return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem, step_texts)]
 
 
 LABELERS: dict[str, Labeler] = {EMBEDDED: oracle_labels}

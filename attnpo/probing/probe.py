@@ -21,10 +21,10 @@ from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import Labeler, labeler_for
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import prompt_ids, sample, text_of
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def run_probe(source: Source, steps: StepsSection, settings: ProbeSection, out_d
     """
     label = labeler_for(source.data)
     model, tokenizer = load_model(source.model, source.revision)
-    problems = load_items(source.data, settings.split)[: settings.problems]
+    problems = load_problems(source.data, settings.split)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
     samples = sample_responses(settings, model, tokenizer, problems, out_dir / "samples", seed)
     correct = [(by_id[s["problem_id"]], s["prompt_ids"], s["response_ids"]) for s in samples if s["correct"]]
@@ -80,7 +80,7 @@ def sample_responses(
     settings: ProbeSection | StudySection,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    problems: Sequence[Item],
+    problems: Sequence[Problem],
     folder: Path,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def sample_responses(
 class Labelled(NamedTuple):
     """A response with steps of both kinds."""
 
-    item: Item
+    item: Problem
     response: Response
     steps: TokenSteps
     essential: torch.Tensor  # (K,) bool
@@ -137,7 +137,7 @@ def label_responses(
     label: Labeler,
     settings: StepsSection,
     tokenizer: PreTrainedTokenizerBase,
-    responses: Iterable[tuple[Item, list[int], list[int]]],
+    responses: Iterable[tuple[Problem, list[int], list[int]]],
 ) -> list[Labelled]:
     """The responses (problem, prompt ids, response ids) that have essential and redundant steps, shortest first."""
     table = token_bytes_table(tokenizer)
@@ -165,7 +165,7 @@ def score_responses(
     settings: StepsSection,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    responses: Iterable[tuple[Item, list[int], list[int]]],
+    responses: Iterable[tuple[Problem, list[int], list[int]]],
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Scores and labels of the responses that have both essential and redundant steps.
 

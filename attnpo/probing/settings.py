@@ -15,7 +15,7 @@ class Source:
     revision: str | None
     """Hub revision, if `model` is a hub id."""
     data: str
-    """The embedded problems, a JSON-lines file or a hub data set, see `attnpo.testbed.load_items`."""
+    """The embedded problems, a JSON-lines file or a hub data set, see `attnpo.testbed.load_problems`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,11 @@ from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import LABELERS, Labeler, labeler_for
 from attnpo.probing.probe import SCORING_BATCH, sample_responses, score_all, score_responses
 from attnpo.probing.settings import Source, StepsSection, StudySection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import sample, text_of
 from attnpo.statistics.bootstrap import Estimate, bootstrap
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run_responses(source: Source, study: StudySection, out_dir: Path, seed: int 
         the path of responses.jsonl.
     """
     model, tokenizer = load_model(source.model, source.revision)
-    items = load_items(source.data, study.split)[: study.problems]
+    items = load_problems(source.data, study.split)[: study.problems]
     rows = sample_responses(study, model, tokenizer, items, out_dir / "samples", seed)
     atomic_write_jsonl(out_dir / "responses.jsonl", rows)
     return out_dir / "responses.jsonl"
@@ -233,7 +233,7 @@ class Studied(NamedTuple):
     """A response with an answer and at least two steps."""
 
     number: int  # in responses.jsonl
-    item: Item
+    item: Problem
     response: Response
     texts: list[str]  # of the steps
     correct: bool
@@ -242,7 +242,7 @@ class Studied(NamedTuple):
 def with_steps(
     settings: StepsSection,
     tokenizer: PreTrainedTokenizerBase,
-    responses: Sequence[tuple[Item, list[int], list[int], bool]],
+    responses: Sequence[tuple[Problem, list[int], list[int], bool]],
 ) -> list[Studied]:
     """The responses (problem, prompt ids, response ids, correct) with an answer and two steps, shortest first.
 
@@ -350,9 +350,9 @@ def key_focus_heads(study: StudySection, heads_file: Path | None, count: int) ->
     return HeadRanking.load(heads_file).top(count)
 
 
-def _load(source: Source, study: StudySection, responses: Path) -> list[tuple[Item, list[int], list[int], bool]]:
+def _load(source: Source, study: StudySection, responses: Path) -> list[tuple[Problem, list[int], list[int], bool]]:
     """Problem, prompt ids, response ids and correctness of each line of responses.jsonl."""
-    items = {item.id: item for item in load_items(source.data, study.split)}
+    items = {item.id: item for item in load_problems(source.data, study.split)}
     rows = read_jsonl(responses)
     return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in rows]
 

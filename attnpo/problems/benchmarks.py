@@ -1,24 +1,26 @@
-"""The problems of the benchmarks, from a local folder, the authors' published files or the hub: one loader for all.
+"""The problems of the benchmarks, from a local folder, the authors' published files or the hub.
 
 The authors' files of the six math sets (GitHub, NieSYsc20/AttnPO, `data/test/preprocessed_data`) are pinned by commit
-and by SHA-256. They are the exact source: OlympiadBench is a subset of 581 problems, chosen by a rule that is not
-stated. Files of the hub are pinned by commit; `compare` tells whether they hold the same problems and answers.
+and by SHA-256. They are the exact source: their OlympiadBench is a subset of 581 problems, chosen by a rule that they
+do not state. Files of the hub are pinned by commit; `attnpo.evaluation.sources.compare` compares both sources.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import os
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
+from attnpo.files import json_lines
 from attnpo.problems.choice import LETTERS
+from attnpo.problems.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -28,23 +30,11 @@ COMMIT = "f65066557114964a9c9d0e75b1f2d7297f951b28"
 # This address, unlike that of raw files, also serves files that git keeps in large-file storage.
 URL = f"https://github.com/NieSYsc20/AttnPO/raw/{COMMIT}/data/test/preprocessed_data"
 TIMEOUT = 60
-"""Seconds without a byte after which a download is given up."""
-
-
-class Problem(NamedTuple):
-    """One problem and its gold answer, as published."""
-
-    id: str
-    problem: str
-    answer: str
-    """With choices, the letter of the right one, in their order."""
-    choices: tuple[str, ...] = ()
-    """The options in published order; none if the answer is to be written."""
-    subject: str = ""
+"""A download fails after so many seconds without a byte."""
 
 
 class Published(NamedTuple):
-    """A file of the authors."""
+    """A file that the authors published."""
 
     file: str
     sha256: str
@@ -55,24 +45,24 @@ class Hub(NamedTuple):
 
     repository: str
     revision: str
-    """Commit."""
+    """The pinned commit."""
     file: str
     read: Callable[[Mapping[str, Any]], Problem]
-    """A row as a problem; an empty id is to be made from the row's number."""
+    """Makes a problem of a row. An empty id is replaced by one with the row's number."""
 
 
 class Benchmark(NamedTuple):
-    """A set and where it is published."""
+    """A benchmark and its sources."""
 
     problems: int
-    """How many it has."""
+    """How many problems it has."""
     published: Published | None = None
     hub: Hub | None = None
     choices: bool = False
 
 
-def _fields(problem: str, answer: str) -> Callable[[Mapping[str, Any]], Problem]:
-    return lambda row: Problem("", row[problem], str(row[answer]))
+def _fields(text: str, answer: str) -> Callable[[Mapping[str, Any]], Problem]:
+    return lambda row: Problem("", row[text], str(row[answer]))
 
 
 def _gsm8k(row: Mapping[str, Any]) -> Problem:
@@ -82,20 +72,19 @@ def _gsm8k(row: Mapping[str, Any]) -> Problem:
 
 def _gpqa(row: Mapping[str, Any]) -> Problem:
     right = row["Correct Answer"].strip()
-    # The file tells the right option apart by its column: by the alphabet, the order tells nothing.
+    # In the file the right option has a column of its own. In alphabetical order its place says nothing.
     choices = sorted([right, *(row[f"Incorrect Answer {i}"].strip() for i in (1, 2, 3))])
     answer = LETTERS[choices.index(right)]
     name = f"gpqa_diamond/{row['Record ID']}"
-    return Problem(name, row["Question"].strip(), answer, tuple(choices), row["High-level domain"])
+    return Problem(name, row["Question"].strip(), answer, choices=tuple(choices), subject=row["High-level domain"])
 
 
 def _mmlu(row: Mapping[str, Any]) -> Problem:
     choices = tuple(row["choices"])
-    # The file names no id; the place in it is none, as the order of the options must not follow from it.
+    # The file has no ids. The row's number cannot be one, because the order of the options follows from the id.
     digest = hashlib.sha256("\n".join((row["question"], *choices)).encode()).hexdigest()
-    return Problem(
-        f"mmlu/{row['subject']}/{digest[:12]}", row["question"], LETTERS[row["answer"]], choices, row["subject"]
-    )
+    name = f"mmlu/{row['subject']}/{digest[:12]}"
+    return Problem(name, row["question"], LETTERS[row["answer"]], choices=choices, subject=row["subject"])
 
 
 BENCHMARKS = {
@@ -169,23 +158,26 @@ BENCHMARKS = {
 def load(
     name: str, data_dir: str | Path | None = None, source: str | None = None, revision: str | None = None
 ) -> list[Problem]:
-    """The problems of one set: math in the order of the source, choices in a fixed order that mixes their subjects.
+    """The problems of one benchmark.
+
+    Math problems are in the order of the source, multiple-choice problems in a fixed order that mixes their subjects.
 
     Args:
         name: a key of `BENCHMARKS`.
-        data_dir: folder with `<name>.jsonl`, a line `{"id": ..., "problem": ..., "answer": ...}` a problem; where the
-            answer is to be chosen, also `"choices": [...]`, the letter of the right one as answer, and a `"subject"`
-            if there is one.
-        source: "published", the authors' file, downloaded once to `cache_folder()` and verified before each use; or
-            "hub", a file of the hub, kept in the hub's own cache. Without `data_dir` and `source`, the folder in
-            `ATTNPO_DATA`; without that, the published file, or the hub for a set that the authors did not publish.
-        revision: of the hub's data set, another than the pinned one.
+        data_dir: folder with `<name>.jsonl`, one problem `{"id": ..., "problem": ..., "answer": ...}` a line. A
+            multiple-choice problem also has `"choices": [...]`, the letter of the right one as answer and, if there is
+            one, a `"subject"`.
+        source: "published" for the authors' file, which is downloaded once to `cache_folder()` and verified before each
+            use; "hub" for a file of the hub, which is kept in the hub's own cache. If neither `data_dir` nor `source`
+            is given, the folder in `ATTNPO_DATA` is taken; without that, the published file; and for benchmarks that
+            the authors did not publish, the hub.
+        revision: of the hub's data set, if not the pinned one.
 
     Raises:
         AttnPOError: an unknown name or source; no file and no network; no access to a gated data set; another
-            checksum, layout or number of problems.
+            checksum, layout or number of problems than expected.
     """
-    benchmark = _benchmark(name)
+    benchmark = benchmark_named(name)
     if source not in (None, "published", "hub"):
         raise AttnPOError(f"there is no source {source!r}; take published or hub")
     if data_dir and source:
@@ -205,40 +197,45 @@ def load(
             f"(to evaluate on a part of it, use --limit or --samples)"
         )
     if benchmark.choices:
-        # The first so many of these are from all subjects, whatever the order of the file.
+        # In this order the first N problems are from all subjects, whatever the order of the file.
         problems.sort(key=lambda problem: hashlib.sha256(problem.id.encode()).digest())
     return problems
 
 
-def _benchmark(name: str) -> Benchmark:
+def benchmark_named(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        AttnPOError: there is none.
+    """
     if name not in BENCHMARKS:
         raise AttnPOError(f"there is no benchmark {name!r}; take one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `ATTNPO_CACHE`, else `attnpo` in the user's cache folder (XDG)."""
+    """The folder of downloads: `ATTNPO_CACHE`, or else `attnpo` in the user's cache folder (XDG)."""
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own).expanduser()
-    # The XDG specification tells to ignore a relative path.
+    # By the XDG specification, a relative path is ignored.
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "attnpo"
 
 
 def read_published(name: str, path: Path) -> list[Problem]:
-    """The problems of a file in verl's layout, where each stands once for every sample taken of it.
+    """The problems of a file in verl's layout, in which a problem has one row for each of its samples.
 
-    A row has `prompt` (messages, one of them the user's: the problem) and `reward_model.ground_truth`.
+    A row has `prompt`, messages of which the user's is the problem, and `reward_model.ground_truth`.
 
     Raises:
-        AttnPOError: the file is no parquet file or laid out otherwise.
+        AttnPOError: the file is no parquet file or has another layout.
     """
     pairs = dict.fromkeys(_problem_and_answer(row, f"row {i} of {path}") for i, row in enumerate(_rows(path)))
-    return [Problem(f"{name}/{i}", problem, answer) for i, (problem, answer) in enumerate(pairs)]
+    return [Problem(f"{name}/{i}", text, answer) for i, (text, answer) in enumerate(pairs)]
 
 
 def _rows(path: Path) -> list[dict[Any, Any]]:
-    """The rows of a parquet, CSV or JSON-lines file, each a plain dict, so that its lists and dicts are plain too."""
+    """The rows of a parquet, CSV or JSON-lines file as plain Python dicts and lists."""
     import pandas as pd
 
     kind = path.suffix.removeprefix(".")
@@ -246,11 +243,13 @@ def _rows(path: Path) -> list[dict[Any, Any]]:
         if kind == "parquet":
             return pd.read_parquet(path, engine="pyarrow", dtype_backend="pyarrow").to_dict(orient="records")
         if kind == "csv":
-            # An option may be "None" or "NA".
+            # An option may be the text "None" or "NA".
             return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict(orient="records")
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return [line.value for line in json_lines(path, "delete it")]
+    except AttnPOError:
+        raise
     except (OSError, ValueError) as error:
-        raise AttnPOError(f"{path} is no readable {kind} file ({_first_line(error)}); delete it") from error
+        raise AttnPOError(f"{path} is no readable {kind} file ({first_line(error)}); delete it") from error
 
 
 def _problem_and_answer(row: Mapping[Any, Any], place: str) -> tuple[str, str]:
@@ -270,25 +269,18 @@ def _problem_and_answer(row: Mapping[Any, Any], place: str) -> tuple[str, str]:
 
 
 def _read_jsonl(name: str, path: Path) -> list[Problem]:
+    problems: dict[str, Problem] = {}
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        for line in json_lines(path, "each line is one JSON object"):
+            problem = _problem(name, line.value, line.place)
+            if problem.id in problems:
+                raise AttnPOError(f"{line.place}: the id {problem.id!r} stands there twice; ids must differ")
+            problems[problem.id] = problem
+    except OSError as error:
         raise AttnPOError(
-            f"{name}: {path} cannot be read ({_first_line(error)}); put the file there, one problem a line "
+            f"{name}: {path} cannot be read ({first_line(error)}); put the file there, one problem a line "
             f"({_columns(name)}), or name no folder (data_dir, {DATA_VARIABLE}) to download the set"
         ) from error
-    problems: dict[str, Problem] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise AttnPOError(f"{path}:{number}: not JSON ({error.msg}); one object a line is expected") from error
-        problem = _problem(name, row, f"{path}:{number}")
-        if problem.id in problems:
-            raise AttnPOError(f"{path}:{number}: the id {problem.id!r} stands there twice; ids must differ")
-        problems[problem.id] = problem
     return list(problems.values())
 
 
@@ -297,13 +289,13 @@ def _columns(name: str) -> str:
 
 
 def _problem(name: str, row: Any, place: str) -> Problem:
-    """A line of a local file."""
+    """The problem in a line of a local file."""
     row = row if isinstance(row, dict) else {}
-    identity, problem, answer = values = [row.get(field) for field in ("id", "problem", "answer")]
+    identity, text, answer = values = [row.get(field) for field in ("id", "problem", "answer")]
     if not all(isinstance(value, str) and value for value in values):
         raise AttnPOError(f"{place}: needs id, problem and answer, each a string that is not empty")
     if not BENCHMARKS[name].choices:
-        return Problem(identity, problem, answer)
+        return Problem(identity, text, answer)
     choices, subject = row.get("choices"), row.get("subject", "")
     if (
         not isinstance(choices, list)
@@ -316,20 +308,20 @@ def _problem(name: str, row: Any, place: str) -> Problem:
             f"{place}: needs choices, 2 to {len(LETTERS)} strings, the letter of one of them as answer, and as "
             "subject, if it has one, a string"
         )
-    return Problem(identity, problem, answer, tuple(choices), subject)
+    return Problem(identity, text, answer, choices=tuple(choices), subject=subject)
 
 
 def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
-    """A file of a data set on the hub, from the hub's cache or downloaded to it; its commit is logged.
+    """A file of a data set on the hub, from the hub's cache or downloaded to it. Its commit is logged.
 
     Args:
-        name: the benchmark, for messages.
+        name: the benchmark, for error messages.
         repository: the data set.
         file: path in the repository.
         revision: commit, branch or tag.
 
     Raises:
-        AttnPOError: access was not granted, or the file is neither in the cache nor within reach.
+        AttnPOError: access is not granted, or the file is not in the cache and the hub is out of reach.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError
@@ -345,7 +337,7 @@ def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
     except (OSError, ValueError) as error:
         raise AttnPOError(
             f"{name}: {repository} (revision {revision}, {file}) is neither in the hub's cache nor within reach "
-            f"({_first_line(error)}); {folder}, or run once where the hub is within reach"
+            f"({first_line(error)}); {folder}, or run once where the hub is within reach"
         ) from error
     # <cache>/datasets--<owner>--<name>/snapshots/<commit>/<file>
     logger.info("%s: %s at commit %s", name, repository, path.parents[len(Path(file).parts) - 1].name)
@@ -367,13 +359,13 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, list[Problem]]:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise AttnPOError(
                 f"{name}: row {i} of {hub.repository} ({path}) has another layout ({type(error).__name__}: "
-                f"{_first_line(error)}); take the pinned revision {hub.revision}"
+                f"{first_line(error)}); take the pinned revision {hub.revision}"
             ) from error
-        # Another name than the published file's, where the same number may be another problem.
+        # Not the id of the published file, in which the same number may be another problem.
         key = problem.id or f"{name}/hub/{i}"
-        while key in problems:  # MMLU asks a few questions twice
+        while key in problems:  # MMLU has a few questions twice
             key += "+"
-        problems[key] = problem._replace(id=key)
+        problems[key] = replace(problem, id=key)
     return path, list(problems.values())
 
 
@@ -393,7 +385,7 @@ def _published_file(name: str) -> Path:
         content = _download(url)
     except (OSError, http.client.HTTPException) as error:
         raise AttnPOError(
-            f"{name} is neither here nor within reach ({url}: {_first_line(error)}); set {DATA_VARIABLE} to a folder "
+            f"{name} is neither here nor within reach ({url}: {first_line(error)}); set {DATA_VARIABLE} to a folder "
             f"with {name}.jsonl (id, problem, answer), or put the published file at {path}"
         ) from error
     if not _is(content, sha256):
@@ -410,7 +402,7 @@ def _published_file(name: str) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise AttnPOError(f"{path} cannot be written ({_first_line(error)}); set {CACHE_VARIABLE}") from error
+        raise AttnPOError(f"{path} cannot be written ({first_line(error)}); set {CACHE_VARIABLE}") from error
     return path
 
 
@@ -422,7 +414,3 @@ def _download(url: str) -> bytes:
 
 def _is(content: bytes, sha256: str) -> bool:
     return hashlib.sha256(content).hexdigest() == sha256
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -34,14 +34,14 @@ _LETTERS_TOGETHER = re.compile(r"\b[A-J]\)?(?: ?, ?(?:and |or )?|/| (?:and|or|no
 
 
 def shuffled(problem_id: str, choices: Sequence[str], answer: str) -> tuple[list[str], str]:
-    """The options in an order that the problem's id settles, and the letter of the right one in that order.
+    """The options in an order that depends only on the problem's id, and the letter of the right one in that order.
 
-    The order follows from hashes of the id alone, so it is the same in every run, on every machine and in every
-    selection of problems. Options that speak of other options ("all of the above", "both A and B") would be made
-    wrong by it, so such a problem keeps its published order.
+    The order follows from hashes of the id, so it is the same in every run, on every machine and in every selection of
+    problems. A problem with an option that refers to other options ("all of the above", "both A and B") keeps its
+    published order, because another order would make that option wrong.
 
     Args:
-        problem_id: the id.
+        problem_id: the problem's id.
         choices: the options, 2 to 10 of them, in published order.
         answer: the letter of the right one in published order.
 

@@ -1,16 +1,11 @@
-"""LiveCodeBench, code generation: its problems, its prompt, its comparison of outputs, and a grader of responses.
+"""LiveCodeBench, code generation: its problems, prompts and tests. `attnpo.grading.code` grades the responses.
 
 The data are the JSON-lines files of `livecodebench/code_generation_lite` on the hub (licence: cc), pinned by
-commit and by SHA-256; `release_v6` is all six, 1,055 problems of May 2023 to April 2025. Prompt, comparison and
-limits follow LiveCodeBench's own harness (github.com/LiveCodeBench/LiveCodeBench; `testing_util.py` as of commit
-15808c7, prompt and extraction as of release 6). Differences:
+commit and by SHA-256. `release_v6` is all six of them: 1,055 problems of May 2023 to April 2025. The prompt is that of
+LiveCodeBench's own harness (github.com/LiveCodeBench/LiveCodeBench, release 6).
 
-- Each test runs in a process of its own, and standard input is a real file; the harness runs all tests of a
-  program in one process and replaces `sys.stdin`.
-- The answer is what follows the only `</think>`.
-- Returned values travel as JSON, so tuples equal lists at every depth; in the harness only outermost.
-
-Problems are read from the files one at a time: with their tests they take many gigabytes.
+With their tests the problems take many gigabytes. So they are read one at a time, and a problem's tests are read again
+from its place in the file when its responses are graded.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ import pickle
 import pickletools
 import re
 import zlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -31,9 +26,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnpo.errors import AttnPOError
-from attnpo.files import sha256_file
+from attnpo.errors import AttnPOError, first_line
+from attnpo.files import json_lines, parse_json, sha256_file
 from attnpo.problems.benchmarks import DATA_VARIABLE
+from attnpo.problems.problem import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -47,58 +43,54 @@ FILES = {
     "test5.jsonl": "7f77571c2a6df0c2a72a3277650309f67e01e0008e18117e624633df53f81214",
     "test6.jsonl": "bb4c364f71921c4495a6ad15abe1a927350b720009f4933e2e71f8af0f6fd1f5",
 }
-"""SHA-256 of the files at `REVISION`, 4.5 GB together; the n-th holds what release n added (400, 111, 101, 101,
-167, 175 problems)."""
+"""Name -> SHA-256 of the files at `REVISION`, 4.5 GB together. The n-th file holds the problems that release n added
+(400, 111, 101, 101, 167, 175)."""
 FOLDER = "livecodebench"
 TESTS_LIMIT = 1 << 30
-"""Bytes of one problem's private tests, decompressed; more is taken for a decompression bomb."""
-_LONG_INTEGER = 4000
-"""Digits from which an integer is kept as a Decimal: Python's own conversion takes quadratic time."""
+"""Most bytes of one problem's private tests after decompression. More is refused as a decompression bomb."""
 
 
-class Problem(NamedTuple):
-    """One problem, without its tests."""
+@dataclass(frozen=True, kw_only=True)
+class CodeProblem(Problem):
+    """One problem, without its tests. The id is the platform's, such as `abc387_b`; the text is the whole prompt."""
 
-    id: str
-    """The platform's, such as `abc387_b`."""
-    prompt: str
     platform: str
     difficulty: str
     contest_date: str
     """ISO, such as `2025-01-04`."""
     file: str
-    """Name of the file that holds it."""
+    """Name of the file that holds the problem."""
     offset: int
-    """Where its line begins there, in bytes."""
+    """Where the problem's line begins in that file, in bytes."""
 
 
 class Test(NamedTuple):
-    """One test case: for a functional problem one JSON value a line, and the value as JSON."""
+    """One test case."""
 
     input: str
+    """Standard input; for a function, its arguments, one JSON value a line."""
     output: str
+    """Standard output; for a function, its value as JSON."""
 
 
 class Tests(NamedTuple):
-    """The public tests, then the private ones."""
+    """The tests of one problem."""
 
     cases: list[Test]
+    """The public tests, then the private ones."""
     function: str | None
-    """What to call in a functional problem (of LeetCode); None: standard input to standard output."""
-
-
-# --- the data
+    """The function to call (LeetCode's problems); None for programs that read standard input."""
 
 
 def files(release: str = "release_v6", data_dir: str | Path | None = None, revision: str = REVISION) -> dict[str, Path]:
     """The files of a release, by name, oldest first.
 
     Args:
-        release: as in the data set's loading script: `release_v6` is everything up to version 6, `v6` what
+        release: named as in the data set's loading script: `release_v6` is everything up to version 6, `v6` what
             version 6 added, `v4_v6` what versions 4 to 6 added.
         data_dir: a folder that holds `livecodebench/test.jsonl` and so on. Without it the folder in
-            `ATTNPO_DATA`, and without that the hub.
-        revision: of the hub's data set.
+            `ATTNPO_DATA` is taken, and without that the hub.
+        revision: commit, branch or tag of the hub's data set.
 
     Raises:
         AttnPOError: an unknown release; no file and no hub; a hub file with another checksum than published.
@@ -133,7 +125,7 @@ def _from_hub(name: str, revision: str) -> Path:
     except Exception as error:  # the hub's, the network's and the file system's: too many to name
         raise AttnPOError(
             f"LiveCodeBench: {name} of {DATASET} at {revision} is neither here nor within reach "
-            f"({(str(error) or type(error).__name__).splitlines()[0]}); allow the hub, or set {DATA_VARIABLE} to a "
+            f"({first_line(error)}); allow the hub, or set {DATA_VARIABLE} to a "
             f"folder with {FOLDER}/{name}"
         ) from error
     found = sha256_file(path)
@@ -144,28 +136,30 @@ def _from_hub(name: str, revision: str) -> Path:
     return path
 
 
-def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[Problem]:
-    """The problems whose contest lies in a window, in the order of the files.
+def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | None = None) -> list[CodeProblem]:
+    """The problems whose contest took place in a window of days, in the order of the files.
 
-    In a file that is not the published one, every test is read too: an error must not wait for the grading.
+    The tests of a file that is not the published one are checked here too, so that an error shows before anything is
+    sampled.
 
     Args:
-        paths: of `files`.
-        start_date: first day, ISO; None: no bound.
-        end_date: last day, ISO, itself included; None: no bound.
+        paths: the result of `files`.
+        start_date: the first day of the window in ISO format; None: no bound.
+        end_date: the last day of the window, included; None: no bound.
 
     Raises:
-        AttnPOError: a date that is none, an empty window, a line that is no problem, an id that stands twice;
-            tests as `read_tests` refuses them.
+        AttnPOError: something that is no date, no problem in the window, a line that is no problem, an id that occurs
+            twice, or tests that `read_tests` would refuse.
     """
     start, end = _day(start_date, "start_date", date.min), _day(end_date, "end_date", date.max)
-    problems: dict[str, Problem] = {}
+    problems: dict[str, CodeProblem] = {}
     own = [name for name, path in paths.items() if sha256_file(path) != FILES[name]]
     if own:
         logger.warning("LiveCodeBench: not the published files (their SHA-256 is another): %s", ", ".join(own))
     for name, path in paths.items():
-        for offset, row in _rows(path):
-            problem = _problem(row, name, offset)
+        for line in json_lines(path, _REMEDY):
+            row = _check_fields(line.value, line.place)
+            problem = _problem(row, name, line.start)
             if not start <= date.fromisoformat(problem.contest_date) <= end:
                 continue
             if problem.id in problems:
@@ -179,6 +173,7 @@ def load(paths: dict[str, Path], start_date: str | None = None, end_date: str | 
 
 
 def _day(text: str | None, name: str, default: date) -> date:
+    """The argument `name` as a day; `default` where it is None."""
     if text is None:
         return default
     try:
@@ -187,45 +182,42 @@ def _day(text: str | None, name: str, default: date) -> date:
         raise AttnPOError(f"{name} is {text!r}; give a day as 2025-01-31") from error
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield offset, _row(line, f"{path}:{number}")
-            offset += len(line)
-
-
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise AttnPOError(f"{place}: not JSON ({error}); one problem a line is expected") from error
+def _check_fields(row: Any, place: str) -> dict[str, Any]:
     missing = [field for field in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(field), str)]
     if missing:
         raise AttnPOError(f"{place}: a problem needs {', '.join(missing)}, each a string")
     return row
 
 
+_REMEDY = "each line is one problem as a JSON object"
 _FIELDS = (
     *("question_id", "question_content", "platform", "difficulty", "contest_date", "starter_code"),
     *("public_test_cases", "private_test_cases", "metadata"),
 )
 
 
-def _problem(row: dict[str, Any], name: str, offset: int) -> Problem:
+def _problem(row: dict[str, Any], name: str, offset: int) -> CodeProblem:
     try:
         day = date.fromisoformat(row["contest_date"][:10]).isoformat()
     except ValueError as error:
         raise AttnPOError(f"{name}: {row['question_id']} has contest_date {row['contest_date']!r}, no date") from error
     prompt = prompt_of(row["question_content"], row["starter_code"])
-    return Problem(row["question_id"], prompt, row["platform"], row["difficulty"], day, name, offset)
+    return CodeProblem(
+        row["question_id"],
+        prompt,
+        answer="",
+        platform=row["platform"],
+        difficulty=row["difficulty"],
+        contest_date=day,
+        file=name,
+        offset=offset,
+    )
 
 
 def prompt_of(question: str, starter_code: str) -> str:
     """The user's message: LiveCodeBench's for reasoning models (`DeepSeekR1` in `prompts/code_generation.py`).
 
-    The model's chat template puts its own marks around it; there is no system message.
+    There is no system message.
     """
     if starter_code:
         form, code = _WITH_STARTER_CODE, starter_code
@@ -250,14 +242,16 @@ _WITHOUT_STARTER_CODE = (
 
 
 def read_tests(path: Path, offset: int) -> Tests:
-    """The tests of the problem whose line begins at `offset` (bytes) of a file.
+    """The tests of the problem whose line begins at byte `offset` of a file.
 
     Raises:
-        AttnPOError: no tests, tests laid out otherwise, or private tests that are more than plain data.
+        AttnPOError: there are no tests, they have another layout, or the private tests are more than plain data.
     """
     with path.open("rb") as file:
         file.seek(offset)
-        row = _row(file.readline(), f"{path}, byte {offset}")
+        line = file.readline()
+    place = f"{path}, byte {offset}"
+    row = _check_fields(parse_json(line, place, _REMEDY), place)
     return _tests(row, f"{path}: {row['question_id']}")
 
 
@@ -283,21 +277,32 @@ def _tests(row: dict[str, Any], place: str) -> Tests:
     return Tests(cases, function)
 
 
+def parse_value(text: str | bytes) -> Any:
+    """The value of a JSON text, with integers of more than 4,000 digits as `Decimal`.
+
+    Python's own conversion of digits takes quadratic time.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or is nested too deeply.
+    """
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= 4000 else Decimal(digits))
+
+
 def _json(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_int=_integer)
+        return parse_value(text)
     except (ValueError, RecursionError) as error:
         raise AttnPOError(f"{place}: its tests or metadata are not JSON ({error})") from error
 
 
 def decode_private(text: str, place: str = "private tests") -> str:
-    """The JSON of private tests, which may be wrapped: base64 of zlib of a pickled string.
+    """The JSON of private tests, which the data set wraps as base64 of zlib of a pickled string.
 
-    A pickle is a program. So none is run: the stream is read, and only the operations that a lone string needs
-    are let through.
+    Unpickling runs code, so nothing is unpickled: the operations of the pickle are listed, and any that a single
+    string does not need is an error.
 
     Raises:
-        AttnPOError: another wrapping, anything in the pickle but one string, or more than `TESTS_LIMIT` bytes.
+        AttnPOError: another wrapping, a pickle of anything but one string, or more than `TESTS_LIMIT` bytes.
     """
     if text.lstrip()[:1] in ("[", "{"):
         return text
@@ -324,10 +329,6 @@ def decode_private(text: str, place: str = "private tests") -> str:
     return strings[0]
 
 
-_OPERATIONS = 16
+_OPERATIONS = 16  # more than a pickled string has
 _STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 _HARMLESS = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
-
-
-def _integer(digits: str) -> int | Decimal:
-    return int(digits) if len(digits) <= _LONG_INTEGER else Decimal(digits)

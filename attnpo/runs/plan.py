@@ -70,9 +70,9 @@ def problems_identity(data: str, split: str) -> str:
     """SHA-256 of a split's problems and answers; a data set on the hub goes by its name alone."""
     if data != EMBEDDED and not data.endswith((".json", ".jsonl")):
         return data
-    from attnpo.testbed import load_items
+    from attnpo.testbed import load_problems
 
-    rows = [[item.id, item.text, item.answer] for item in load_items(data, split)]
+    rows = [[item.id, item.text, item.answer] for item in load_problems(data, split)]
     return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
 

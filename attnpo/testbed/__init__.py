@@ -1,7 +1,7 @@
 """The embedded default: chained-arithmetic problems, R1-like traces, an oracle of essential steps, a tiny model.
 
-Everything here runs on a CPU without a hub. `problems` makes the data, `traces` writes reasoning traces for
-fine-tuning, `oracle` labels each step of any trace, `build` makes the tokenizer and the model in `MODEL_DIR`.
+Everything here runs on a CPU and needs no hub. `problems` makes the problems, `traces` writes reasoning traces for
+fine-tuning, `oracle` labels each step of any trace, and `build` makes the tokenizer and the model in `MODEL_DIR`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from typing import Any
 from attnpo.errors import AttnPOError
 from attnpo.files import sha256_files
 from attnpo.problems import training_sets
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 
 EMBEDDED = "testbed"
-"""What names the embedded model and its problems in a profile."""
+"""The name of the embedded model and its problems in a profile."""
 
 MODEL_DIR = Path(__file__).parent / "model"
 """Tokenizer, configuration and weights of the tiny model (Qwen2 architecture), rebuilt by `reproduce/testbed.sh`."""
 
 
 def model_path(model: str) -> str:
-    """The folder or hub id behind a profile's `model`; `testbed` is the embedded one. A folder may be relative to the
-    checkout.
+    """The folder or hub id of a profile's `model`, where `EMBEDDED` is the embedded model.
+
+    A folder may be given relative to the checkout.
 
     Raises:
-        AttnPOError: the embedded weights are not there.
+        AttnPOError: the embedded weights are missing.
     """
     if model != EMBEDDED:
         inside = Path(__file__).parents[2] / model
@@ -37,7 +38,7 @@ def model_path(model: str) -> str:
 
 
 def model_identity(model: str, revision: str | None) -> dict[str, Any]:
-    """What names a profile's model for good: a hash of the files of a folder, or hub id and revision."""
+    """What identifies a profile's model: a hash of the files of its folder, or its hub id and revision."""
     folder = Path(model_path(model))
     if folder.is_dir():
         files = [p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".txt", ".model"}]
@@ -45,14 +46,14 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
     return {"name": model, "revision": revision}
 
 
-def load_items(source: str, split: str) -> list[Item]:
-    """The problems of one split of a profile's `data`: the embedded ones, or those of any other source.
+def load_problems(source: str, split: str) -> list[Problem]:
+    """The problems of one split of a profile's `data`: the embedded ones, or those of a file or a hub data set.
 
     Raises:
-        AttnPOError: as `attnpo.problems.training_sets.load_items`, or the embedded problems have no such split.
+        AttnPOError: as `attnpo.problems.training_sets.load`, or the embedded problems have no such split.
     """
     from attnpo.testbed import problems
 
     if source == EMBEDDED:
-        return [Item(p.id, p.text, p.answer, p) for p in problems.load(split)]
-    return training_sets.load_items(source, split)
+        return list(problems.load(split))
+    return training_sets.load(source, split)

@@ -26,11 +26,11 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from attnpo.method.steps import THINK_END, THINK_START
 from attnpo.testbed import MODEL_DIR, problems, traces
 
 BOS, EOS, PAD, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
-THINK_TAGS = ("<think>", "</think>")
-SPECIAL_TOKENS = (PAD, BOS, EOS, USER, ASSISTANT, *THINK_TAGS)
+SPECIAL_TOKENS = (PAD, BOS, EOS, USER, ASSISTANT, THINK_START, THINK_END)
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<|user|>' + message['content'] }}"
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}"
 )
-"""R1-like: past thinking is dropped, generation opens inside `<think>`."""
+"""As in R1, the thinking of earlier turns is dropped, and generation begins inside `<think>`."""
 BARE = traces.Habits(slip=0.0, recheck=0.0, detour=0.0, recap=0.0)
 
 
@@ -48,11 +48,11 @@ class Round:
     """One round of fine-tuning, with an optimizer of its own: linear warm-up, then cosine decay to a tenth."""
 
     bare_steps: int
-    """Optimizer steps on traces of essential steps alone, from which sums are learnt faster."""
+    """Optimizer steps on traces with only essential steps, from which arithmetic is learnt faster."""
     steps: int
     """Optimizer steps on whole traces after that."""
     learning_rate: float
-    """Its peak."""
+    """Peak of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class BuildConfig:
     """Folder to write tokenizer, configuration and weights to."""
     seed: int = 0
     rounds: tuple[Round, ...] = (Round(2200, 1800, 3e-3), Round(0, 1300, 2e-3), Round(0, 1000, 2e-3))
-    """A third to half a second a step on one core."""
+    """A step takes a third to half a second on one core."""
     batch_size: int = 32
-    """Traces a step."""
+    """Traces in one optimizer step."""
     warmup_steps: int = 100
     vocab_size: int = 512
     hidden_size: int = 128
@@ -73,22 +73,22 @@ class BuildConfig:
     layers: int = 4
     heads: int = 8
     kv_heads: int = 4
-    """Query heads share keys and values in groups, as in Qwen2."""
+    """Fewer than `heads`, as in Qwen2: groups of query heads share keys and values."""
     verbose_share: float = 0.15
-    """Share of problems in the shifted test's wording; their chains stay at 1 to 3 links."""
+    """Share of problems in the wording of the shifted test, with chains of 1 to 3 links."""
     long_share: float = 0.10
-    """Share of problems with 7 and 8 links, in the plain wording, so that the shifted test's positions are known."""
+    """Share of problems with 7 and 8 links in the plain wording, so that the model knows texts of such a length."""
     varied_share: float = 0.0
-    """Share of traces that are less wordy, each to an extent of its own: the chances of a re-check, a detour and a
-    recap times a number drawn from 0 to 1. 0: all traces have about as many redundant steps a link."""
+    """Share of traces with fewer redundant steps. In each, the probabilities of a re-check, a detour and a recap are
+    multiplied by a number drawn from 0 to 1."""
     start: Path | None = None
-    """Folder of a model to go on from, whose tokenizer is kept; None: a new one."""
+    """Folder of a model to fine-tune further, with its tokenizer; None: a new model."""
 
 
 def draw(
     rng: random.Random, config: BuildConfig, habits: traces.Habits = traces.DEFAULT_HABITS
-) -> tuple[problems.Problem, str]:
-    """A training problem and a trace of it."""
+) -> tuple[problems.ChainProblem, str]:
+    """A random training problem and a trace for it."""
     if config.varied_share and rng.random() < config.varied_share:
         less = rng.random()
         chances = {name: less * getattr(habits, name) for name in ("recheck", "detour", "recap")}
@@ -104,7 +104,7 @@ def draw(
 
 
 def train_tokenizer(config: BuildConfig) -> PreTrainedTokenizerFast:
-    """Byte-level BPE whose tokens may span words (whole phrases), with single digits and newlines kept apart."""
+    """Byte-level BPE. A token may span several words (a whole phrase); each digit and newline is a token."""
     rng = random.Random(config.seed)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -138,7 +138,7 @@ def train_tokenizer(config: BuildConfig) -> PreTrainedTokenizerFast:
 
 def _texts(rng: random.Random, config: BuildConfig) -> tuple[str, str, str]:
     problem, trace = draw(rng, config)
-    thinking, answer = trace.split("</think>")
+    thinking, answer = trace.split(THINK_END)
     return problem.text, thinking, answer
 
 
@@ -161,8 +161,8 @@ def new_model(config: BuildConfig, tokenizer: Any) -> Qwen2ForCausalLM:
     )
 
 
-def batch_of(pairs: list[tuple[problems.Problem, str]], tokenizer: Any) -> dict[str, torch.Tensor]:
-    """Right-padded (B, T) ids, mask and labels; the loss counts the response alone."""
+def batch_of(pairs: list[tuple[problems.ChainProblem, str]], tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Right-padded (B, T) ids, mask and labels; the loss is on the responses only."""
     prompts = tokenizer.apply_chat_template(
         [[{"role": "user", "content": problem.text}] for problem, _ in pairs],
         add_generation_prompt=True,
@@ -183,11 +183,10 @@ def batch_of(pairs: list[tuple[problems.Problem, str]], tokenizer: Any) -> dict[
 
 
 def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2Tokenizer:
-    """Keep the bytes and the phrases in use, as a `Qwen2Tokenizer` whose added tokens are the phrases.
+    """Make a `Qwen2Tokenizer` of the bytes and the phrases in use, and shrink the model's embedding to them in place.
 
-    `AutoTokenizer` gives every Qwen2 model a `Qwen2Tokenizer`, whose own pre-tokenizer would cut phrases into words;
-    added tokens are matched before it. What BPE merged on the way to a phrase is dropped from the embedding, which
-    changes in place.
+    `AutoTokenizer` gives every Qwen2 model a `Qwen2Tokenizer`, whose own pre-tokenizer would cut phrases into words. So
+    the phrases become added tokens, which are matched before it. The intermediate tokens of BPE are dropped.
     """
     rng = random.Random(config.seed + 2)
     used: set[int] = set()
@@ -211,7 +210,9 @@ def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2To
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
     )
-    pruned.add_tokens([AddedToken(text, normalized=False, special=False) for text in [*THINK_TAGS, *phrases]])
+    pruned.add_tokens(
+        [AddedToken(text, normalized=False, special=False) for text in [THINK_START, THINK_END, *phrases]]
+    )
     rows = [old[token] for token in vocab]
     rows += [tokenizer.encode(phrase, add_special_tokens=False)[0] for phrase in phrases]
     weight = model.get_input_embeddings().weight.detach()[rows].clone()
@@ -225,8 +226,8 @@ def prune_vocabulary(model: Any, tokenizer: Any, config: BuildConfig) -> Qwen2To
 
 def _pool_of_batches(
     rng: random.Random, config: BuildConfig, habits: traces.Habits
-) -> list[list[tuple[problems.Problem, str]]]:
-    """Sixteen batches of traces of like length, in random order: half the padding, twice the speed."""
+) -> list[list[tuple[problems.ChainProblem, str]]]:
+    """Sixteen batches in random order, each of traces of similar length, which halves padding and time."""
     size = config.batch_size
     pairs = sorted((draw(rng, config, habits) for _ in range(16 * size)), key=lambda pair: len(pair[1]))
     batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
@@ -235,7 +236,7 @@ def _pool_of_batches(
 
 
 def fine_tune(model: PreTrainedModel, tokenizer: Any, config: BuildConfig, number: int) -> None:
-    """Round `number` of next-token training, on the responses of traces of its own."""
+    """Round `number` of next-token training on the traces' responses. Each round draws its own traces."""
     this = config.rounds[number]
     steps, rng = this.bare_steps + this.steps, random.Random(config.seed + 1 + 10 * number)
     decay = [p for p in model.parameters() if p.ndim >= 2]
@@ -256,7 +257,7 @@ def fine_tune(model: PreTrainedModel, tokenizer: Any, config: BuildConfig, numbe
     model.train()
     start = time.time()
     running = 0.0
-    pool: list[list[tuple[problems.Problem, str]]] = []
+    pool: list[list[tuple[problems.ChainProblem, str]]] = []
     for step in range(1, steps + 1):
         if not pool or step == this.bare_steps + 1:
             pool = _pool_of_batches(rng, config, BARE if step <= this.bare_steps else traces.DEFAULT_HABITS)
@@ -275,7 +276,7 @@ def fine_tune(model: PreTrainedModel, tokenizer: Any, config: BuildConfig, numbe
 
 
 def build(config: BuildConfig) -> Path:
-    """Train tokenizer and model and save them to `config.out`; prints the loss as it goes."""
+    """Train tokenizer and model and save them to `config.out`. The loss is printed every 100 steps."""
     torch.manual_seed(config.seed)
     model: PreTrainedModel
     tokenizer: Any

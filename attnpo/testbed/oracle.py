@@ -1,7 +1,7 @@
-"""Exact labels for each step of any trace of a testbed problem, sampled ones too.
+"""Exact labels for each step of any trace of a testbed problem, written or sampled.
 
-A step is essential if it is the first correct computation of a link of the chain ("solve"), or the one that repairs
-a slip ("repair"). Everything else could be left out without losing the answer: re-checks, detours, recaps, slips.
+A step is essential if it is the first correct computation of a link of the chain ("solve"), or if it corrects a slip
+("repair"). All other steps are redundant, as the answer follows without them: re-checks, detours, recaps, slips.
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from attnpo.testbed.problems import Problem, apply
+from attnpo.method.steps import THINK_END
+from attnpo.testbed.problems import ChainProblem, apply
 
 ESSENTIAL = ("solve", "repair")
 REDUNDANT = ("recheck", "detour", "recap", "slip")
 LABELS = ESSENTIAL + REDUNDANT
 CAUSES = ("answer", "slip", "left_out")
-"""Why a response is wrong: the answer behind thinking that found every link, a slip, or a link left out."""
+"""Why a response is wrong: every link was found but the answer is wrong; or else there is a slip; or else a link is
+missing."""
 
 MOVES = ("link", "elsewhere", "end", "none")
-"""What a model does next behind solved links: computes the next one, computes something else of the problem or of its
-own, ends the thinking, or none of these in what was sampled."""
+"""What a model does after the solved links: it computes the next link, computes something else, ends the thinking, or
+does none of these in the text that was sampled."""
 
 _EQUATION = re.compile(r"(-?)(\d+) ([+*-]) (\d+) = (\d+)")
 _DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
 _RECAP = re.compile(r"\s*(So|Okay, so|Thus|Therefore|Hence)\b")
 
 
-def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
+def label_steps(problem: ChainProblem, step_texts: Sequence[str]) -> list[str]:
     """One of `LABELS` for each step, in order.
 
     Args:
         problem: the problem the trace answers.
         step_texts: the texts of the steps, in the order of the trace.
 
-    A computation counts for a link only with the link's true operands (in either order) and once all links before it
-    are solved; a result that is false, or that builds on a false value, is a slip.
+    A computation solves a link only if it has the link's true operands (in either order) and all links before it are
+    solved. A result that is false, or that builds on a false value, is a slip.
     """
     values = problem.values
     solved = 0
@@ -43,7 +45,7 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
     labels: list[str] = []
     for text in step_texts:
         label = ""
-        said: set[tuple[int, str, int]] = set()  # in this step: saying it twice does not solve two equal links
+        said: set[tuple[int, str, int]] = set()  # a computation repeated within a step does not solve two equal links
         for a, op, b, result in _computations(text):
             computation = (a, op, b) if op == "-" else (min(a, b), op, max(a, b))
             is_next_link = (
@@ -71,15 +73,15 @@ def label_steps(problem: Problem, step_texts: Sequence[str]) -> list[str]:
     return labels
 
 
-def next_move(problem: Problem, solved: int, text: str) -> str:
-    """The first of `MOVES` in what a model writes behind thinking that has solved links and has made no slip.
+def next_move(problem: ChainProblem, solved: int, text: str) -> str:
+    """The first of `MOVES` in what a model writes after thinking that has solved links without a slip.
 
     Args:
-        problem: the problem that is thought about.
-        solved: how many of its links are solved, fewer than there are.
-        text: what follows. Checks of the solved links, however often, are no move; a false result does not matter.
+        problem: the problem.
+        solved: how many of its links are solved; at least one is not.
+        text: what the model writes next. Checks of solved links are no move, and results may be false.
     """
-    thinking, end, _ = text.partition("</think>")
+    thinking, end, _ = text.partition(THINK_END)
     for a, op, b, _ in _computations(thinking):
         if _is_link(a, op, b, problem.ops[solved], problem.values[solved]):
             return "link"
@@ -88,8 +90,8 @@ def next_move(problem: Problem, solved: int, text: str) -> str:
     return "end" if end else "none"
 
 
-def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
-    """How many steps of a trace have each of `LABELS`, and the sums `essential` and `redundant`."""
+def count_steps(problem: ChainProblem, step_texts: Sequence[str]) -> dict[str, int]:
+    """The number of steps of a trace by label, and the sums `essential` and `redundant`."""
     labels = Counter(label_steps(problem, step_texts))
     sums = {
         "essential": sum(labels[label] for label in ESSENTIAL),
@@ -99,14 +101,14 @@ def count_steps(problem: Problem, step_texts: Sequence[str]) -> dict[str, int]:
 
 
 def error_cause(counts: Mapping[str, int], chain: int) -> str:
-    """The first of `CAUSES` that holds for a wrong response; `counts`: its `count_steps`, `chain`: links to find."""
+    """The first of `CAUSES` that applies to a wrong response, given its `count_steps` and the number of links."""
     if counts["essential"] >= chain:
         return "answer"
     return "slip" if counts["slip"] else "left_out"
 
 
 def _computations(text: str) -> Iterator[tuple[int, str, int, int]]:
-    """a, operation, b and claimed result of each equation of a text."""
+    """(a, operation, b, claimed result) of each equation in a text."""
     for sign, left, op, right, claimed in _EQUATION.findall(text):
         a, b, result = int(left), int(right), int(claimed)
         if sign and op == "+":  # -6 + 84 is 84 - 6
@@ -120,8 +122,8 @@ def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool
     return (a, b) == (value, link[1]) or (op in "+*" and (b, a) == (value, link[1]))
 
 
-def _on_the_chain(a: int, op: str, b: int, problem: Problem, solved: int) -> bool:
-    """Whether `a op b` says again, or checks backwards, one of the links solved so far."""
+def _on_the_chain(a: int, op: str, b: int, problem: ChainProblem, solved: int) -> bool:
+    """Whether `a op b` repeats one of the links solved so far, or checks it backwards."""
     values = problem.values
     for k in range(solved):
         link_op, n = problem.ops[k]

@@ -1,7 +1,6 @@
 """R1-like reasoning traces for the testbed's problems: essential steps among re-checks, detours, recaps and slips.
 
-Each step stands on a line of its own and opens with a phrase of the real phrase sets
-(`attnpo.method.steps.PHRASE_SETS`).
+Each step is on a line of its own and begins with a phrase of `attnpo.method.steps.PHRASE_SETS`.
 """
 
 from __future__ import annotations
@@ -9,32 +8,32 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from attnpo.testbed.problems import MODULUS, Problem, apply
+from attnpo.method.steps import THINK_END
+from attnpo.testbed.problems import MODULUS, ChainProblem, apply
 
 
 @dataclass(frozen=True)
 class Habits:
-    """How the trace writer behaves, as probabilities for each operation of the chain."""
+    """What is written for each operation of the chain, as probabilities."""
 
     slip: float = 0.15
     """A wrong result is written."""
     recheck: float = 0.60
-    """The result is computed again, in another form and rightly, whether it was right or not: so 60 % of the slips
-    are repaired."""
+    """The result is computed again, in another form and always correctly. So 60 % of the slips are repaired."""
     detour: float = 0.25
     """The same result is reached another way."""
     recap: float = 0.30
-    """The value so far is said again."""
+    """The value so far is repeated."""
 
 
 DEFAULT_HABITS = Habits()
 
 
-def write_trace(problem: Problem, rng: random.Random, habits: Habits = DEFAULT_HABITS) -> str:
+def write_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFAULT_HABITS) -> str:
     """A response to `problem`: thinking, `</think>`, an answer that restates the chain, and `\\boxed{}`.
 
-    The text opens right after the chat template's `<think>` and newline. A slip that no re-check follows leads to a
-    wrong answer.
+    The text begins right after the chat template's `<think>` and newline. A slip without a re-check leads to a wrong
+    answer.
     """
     lines: list[str] = []
     answer: list[str] = []
@@ -57,7 +56,7 @@ def write_trace(problem: Problem, rng: random.Random, habits: Habits = DEFAULT_H
             )
         answer.append(f"{claim} = {result}.")
         value = result
-    return "\n".join(lines) + "\n</think>\n" + "\n".join(answer) + f"\n\\boxed{{{value}}}"
+    return "\n".join([*lines, THINK_END, *answer, f"\\boxed{{{value}}}"])
 
 
 RECHECK_OPENINGS = ("Wait,", "Hold on,", "Let me check:", "Let me verify:")

@@ -12,9 +12,10 @@ from attnpo.grading.math import Grader
 from attnpo.method.phrases import PHRASE_KINDS, phrase_counts
 from attnpo.method.steps import split_steps, thinking_part
 from attnpo.probing.settings import StepsSection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.sampler import text_of
 from attnpo.testbed import oracle
+from attnpo.testbed.problems import ChainProblem
 
 
 class Correctness:
@@ -27,12 +28,12 @@ class Correctness:
     __name__ = "correctness"
 
     def __init__(
-        self, grader: Grader, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Item], steps: StepsSection
+        self, grader: Grader, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], steps: StepsSection
     ) -> None:
         self.grader = grader
         self.tokenizer = tokenizer
         self.steps = steps
-        self.testbed = {problem.id: problem.testbed for problem in problems if problem.testbed is not None}
+        self.chains = {problem.id: problem for problem in problems if isinstance(problem, ChainProblem)}
 
     def __call__(
         self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **_: Any
@@ -44,7 +45,7 @@ class Correctness:
         for kind in PHRASE_KINDS:
             log_metric(f"phrases/{kind}", sum(count[kind] for count in counts) / len(counts))
         log_metric("grader/parse_failed", sum(grade.parse_failed for grade in grades) / len(grades))
-        if self.testbed:
+        if self.chains:
             self._log_steps(texts, id, log_metric)
         return [float(grade.correct) for grade in grades]
 
@@ -55,7 +56,7 @@ class Correctness:
             thinking = thinking_part(text)
             steps = split_steps(thinking, self.steps.phrases, self.steps.min_chars, self.steps.lone_trigger_chars)
             counts.update(
-                oracle.count_steps(self.testbed[problem_id], [thinking[step.start : step.end] for step in steps])
+                oracle.count_steps(self.chains[problem_id], [thinking[step.start : step.end] for step in steps])
             )
         for label, count in counts.items():
             log_metric(f"steps/{label}", count / len(texts))

@@ -21,10 +21,10 @@ from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
 from attnpo.probing.labels import labeler_for
 from attnpo.probing.settings import Source, StepsSection
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import prompt_ids
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, Snapshots
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_rows(
-    problems: Sequence[Item], target_length: TargetLengthSection | None, seed: int
+    problems: Sequence[Problem], target_length: TargetLengthSection | None, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of the data set: prompt, answer and id of each problem.
 
@@ -184,7 +184,7 @@ def run_training(
     """
     model, tokenizer = load_model(source.model, source.revision)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
-    problems = load_items(source.data, train.split)
+    problems = load_problems(source.data, train.split)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
@@ -214,7 +214,7 @@ def run_training(
     return out_dir / "model"
 
 
-def _step_labels(data: str, problems: Sequence[Item]) -> StepLabels:
+def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
     """The labels of `data` for a row of the data set, which names its problem by id."""
     by_id, label = {problem.id: problem for problem in problems}, labeler_for(data)
     return lambda row, texts: label(by_id[row["id"]], texts)

@@ -1,4 +1,4 @@
-"""Python side of the multiple-choice tasks."""
+"""The functions that the YAML files of the multiple-choice tasks name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def load(
     thinking: bool = True,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
-    """The problems of a set, their options shuffled. The arguments are the YAML's metadata under `--metadata`."""
+    """The problems of a set, with shuffled options. The arguments are the YAML's metadata, updated by `--metadata`."""
     documents = []
     for problem in benchmarks.load(benchmark, data_dir, source, data_revision):
         choices, answer = shuffled(problem.id, problem.choices, problem.answer)
-        document = {"id": problem.id, "text": prompt(problem.problem, choices), "answer": answer, "choices": choices}
+        document = {"id": problem.id, "text": prompt(problem.text, choices), "answer": answer, "choices": choices}
         documents.append({**document, "subject": problem.subject, "thinking": check_thinking(thinking)})
     return {"test": datasets.Dataset.from_list(documents)}
 

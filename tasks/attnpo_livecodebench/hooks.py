@@ -1,4 +1,4 @@
-"""Python side of the LiveCodeBench task."""
+"""The class and functions that the YAML file of the LiveCodeBench task names."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from tqdm import tqdm
 from attnpo.evaluation.lm_eval_task import SampledTask
 from attnpo.evaluation.responses import check_thinking, describe, for_grading, summarise
 from attnpo.grading.code import grade
-from attnpo.grading.math import Grade
+from attnpo.grading.grade import Grade
 from attnpo.grading.sandbox import Sandbox
 from attnpo.problems import livecodebench
 
-# lm-eval shows what its own loggers say.
+# lm-eval shows the messages of its own loggers.
 logger = logging.getLogger("lm_eval.tasks.attnpo_livecodebench")
+
+COLUMNS = ("text", "answer", "id", "platform", "difficulty", "contest_date", "file", "offset")
 
 
 def files(
     release: str, data_dir: str | None = None, revision: str = livecodebench.REVISION, **_: Any
 ) -> dict[str, Path]:
-    """The files that the metadata name."""
+    """The files of the release that the metadata name."""
     return livecodebench.files(release, data_dir, revision)
 
 
 def load(start_date: str | None = None, end_date: str | None = None, **metadata: Any) -> dict[str, datasets.Dataset]:
-    """The problems, without their tests. The arguments are the YAML's metadata, with that of `--metadata` over it."""
+    """The problems, without their tests. The arguments are the YAML's metadata, updated by `--metadata`."""
     problems = livecodebench.load(files(**metadata), start_date, end_date)
-    rows = [{"text": problem.prompt, "answer": "", **problem._asdict()} for problem in problems]
-    return {"test": datasets.Dataset.from_list(rows).remove_columns("prompt")}
+    return {"test": datasets.Dataset.from_list([{name: getattr(p, name) for name in COLUMNS} for p in problems])}
 
 
 class LiveCodeBench(SampledTask):
-    """Grades all responses together, many at a time, once they are there.
+    """Grades all responses together, several at a time, when all of them are generated.
 
-    lm-eval refuses the task without `--confirm_run_unsafe_code`. The sandbox is made and checked with the task:
-    hours of sampling must not come before the word that nothing can be run.
+    lm-eval refuses the task without `--confirm_run_unsafe_code`. The sandbox is made and checked together with the
+    task, so that a sandbox that does not work is an error before hours of sampling.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -52,7 +53,7 @@ class LiveCodeBench(SampledTask):
         super().__init__(config)
 
     def apply_filters(self) -> Any:
-        """lm-eval calls this when every response is there, before `process_results`."""
+        """Grade all responses; lm-eval calls this when they are generated, before `process_results`."""
         filtered = super().apply_filters()
         self._grade([(instance.doc, instance.resps) for instance in self.instances])
         return filtered

@@ -1,4 +1,4 @@
-"""Python side of the six math tasks and their boxed variants."""
+"""The functions that the YAML files of the six math tasks and their boxed variants name."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def load(
     boxed: bool = False,
     **_: Any,
 ) -> dict[str, datasets.Dataset]:
-    """The problems of a set. The arguments are the YAML's metadata, with that of `--metadata` laid over it.
+    """The problems of a set. The arguments are the YAML's metadata, updated by `--metadata`.
 
-    `data_revision` is not called `revision`, as the model's revision comes along under that name.
+    `data_revision` is not called `revision`, because the metadata have the model's revision under that name.
     """
     suffix = f"\n\n{BOXED}" if boxed else ""
     documents = [
-        {"id": p.id, "text": p.problem + suffix, "answer": p.answer, "thinking": check_thinking(thinking)}
+        {"id": p.id, "text": p.text + suffix, "answer": p.answer, "thinking": check_thinking(thinking)}
         for p in benchmarks.load(benchmark, data_dir, source, data_revision)
     ]
     return {"test": datasets.Dataset.from_list(documents)}

@@ -1,4 +1,4 @@
-"""Python side of the lm-eval task `attnpo_testbed`."""
+"""The functions that the YAML files of the testbed's tasks name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _grader = Grader()
 
 
 def load_test(**_: Any) -> dict[str, datasets.Dataset]:
-    """The problems of the test split; lm-eval passes its metadata along, which is not used."""
+    """The problems of the test split. lm-eval passes its metadata, which are not used."""
     return {"test": _dataset("test")}
 
 
 def load_shifted(**_: Any) -> dict[str, datasets.Dataset]:
-    """The problems of the shifted test: longer chains, another wording."""
+    """The problems of the shifted test, with longer chains in another wording."""
     return {"test": _dataset("shifted")}
 
 
 def load_validation(**_: Any) -> dict[str, datasets.Dataset]:
-    """The problems of the validation split, under the name that lm-eval evaluates."""
+    """The problems of the validation split, under the name of the split that lm-eval evaluates."""
     return {"test": _dataset("validation")}
 
 
@@ -41,12 +41,12 @@ def _dataset(split: str) -> datasets.Dataset:
 
 
 @lru_cache
-def _by_id(split: str) -> dict[str, problems.Problem]:
+def _by_id(split: str) -> dict[str, problems.ChainProblem]:
     return {problem.id: problem for problem in problems.load(split)}
 
 
-def count_steps(problem: problems.Problem, thinking: str) -> dict[str, int]:
-    """Steps of a trace by the oracle: how many essential and redundant ones, and of each label."""
+def count_steps(problem: problems.ChainProblem, thinking: str) -> dict[str, int]:
+    """The number of steps of a trace by the oracle's label, and of essential and redundant ones."""
     texts = [thinking[step.start : step.end] for step in split_steps(thinking, "corrected", min_chars=1)]
     return oracle.count_steps(problem, texts)
 

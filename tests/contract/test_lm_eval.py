@@ -20,9 +20,9 @@ import yaml
 from transformers import AutoTokenizer
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation import evaluate, lengths, lm_eval_hook
+from attnpo.evaluation import evaluate, lm_eval_backends, lm_eval_hook
 from attnpo.evaluation.responses import describe
-from attnpo.grading.math import Grade
+from attnpo.grading.grade import Grade
 from attnpo.testbed import build, problems
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(model_dir: Path, batch_size: int) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    lengths.install()
+    lm_eval_backends.install()
     return HFLM(pretrained=str(model_dir), batch_size=batch_size, device="cpu")
 
 
@@ -164,9 +164,9 @@ def test_a_missing_chat_template_is_applied_once(model_dir: Path, caplog: pytest
 
 
 def test_a_loop_that_changed_is_an_error(model_dir: Path) -> None:
-    recorded = lengths._Recorded(sampled=[([1, 2], "stop")], keys=[])
+    recorded = lm_eval_backends._Recorded(sampled=[([1, 2], "stop")], keys=[])
     with pytest.raises(AttnPOError, match=r"generated 1 rows, told of 0; install lm-eval==0\.4\.13"):
-        lengths._attach(load(model_dir, 4), [], [], recorded)
+        lm_eval_backends._attach(load(model_dir, 4), [], [], recorded)
 
 
 def test_a_prompt_that_lm_eval_would_cut_is_refused(model_dir: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_prompt_that_lm_eval_would_cut_is_refused(model_dir: Path) -> None:
 
 
 class FakeVLLM:
-    """What `attnpo.evaluation.lengths` touches of lm-eval's VLLM: its own order, and it cuts texts."""
+    """What `attnpo.evaluation.lm_eval_backends` touches of lm-eval's VLLM: its own order, and it cuts texts."""
 
     backend, max_length = "causal", 512
 
@@ -217,7 +217,7 @@ def test_vllm_s_ids_and_finish_reasons(model_dir: Path, monkeypatch: pytest.Monk
     end, tag = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</think>")
     monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=FakeVLLM))
     monkeypatch.setattr(FakeVLLM, "generate_until", FakeVLLM.generate_until)
-    lengths.install()
+    lm_eval_backends.install()
     # In the order of generation: the two of "a", then the two of "b", of which the texts are alike.
     sampled = [([20, 21, tag, 22, end], "stop"), ([20, 23], "length"), ([24, end], "stop"), ([24], "abort")]
     lm = FakeVLLM(tokenizer, list(sampled))
@@ -295,7 +295,7 @@ def ask_server(server: Server, model_dir: Path, chat: bool = False, **changes: A
     pytest.importorskip("tenacity", reason="lm-eval's servers need its extra `api`")
     from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
-    lengths.install()
+    lm_eval_backends.install()
     options = {"max_retries": 1, "num_concurrent": 1, **changes}
     if chat:
         lm: Any = LocalChatCompletion(base_url=f"{server.url}/chat/completions", model="x", **options)
@@ -678,16 +678,16 @@ def test_tasks_folder_is_the_checkouts() -> None:
     assert lm_eval_hook.tasks_folder() == str(ROOT / "tasks")
 
 
-def test_a_length_is_told_behind_the_problem() -> None:
+def test_a_length_is_appended_to_the_problem() -> None:
     from lm_eval.tasks import TaskManager
 
-    from attnpo.evaluation.evaluate import _tell, load_tasks
+    from attnpo.evaluation.evaluate import _append_to_prompt, load_tasks
 
     manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False)
     (task,) = load_tasks(["attnpo_testbed_validation"], manager).values()
     document = task.test_docs()[3]
     assert document["split"] == "validation"
     assert task.doc_to_text(document) == document["text"]
-    _tell(task, " Think for 90 tokens.")
+    _append_to_prompt(task, " Think for 90 tokens.")
     assert task.doc_to_text(document) == document["text"] + " Think for 90 tokens."
     assert task.doc_to_target(document) == document["answer"]

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from attnpo.evaluation.lengths import Generation, TokenCounts, count_response, count_tokens, cut_at_end
 from attnpo.evaluation.responses import describe, judge, mean_of_pairs, number_of_responses, summarise
-from attnpo.grading.math import Grade, Grader
+from attnpo.grading.grade import Grade
+from attnpo.grading.math import Grader
 from attnpo.method.steps import thinking_part
 from attnpo.testbed import MODEL_DIR
 

@@ -43,7 +43,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def counts_off() -> Iterator[None]:
-    """Undo `lengths.install` after the test."""
+    """Undo `lm_eval_backends.install` after the test."""
     from lm_eval.models.huggingface import HFLM
 
     before = HFLM.generate_until

@@ -23,8 +23,10 @@ from lm_eval.api.model import LM, CachingLM
 from places import ROOT
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation import evaluate, lengths, lm_eval_hook, resume
+from attnpo.evaluation import evaluate, lm_eval_backends, lm_eval_hook, resume
 from attnpo.evaluation.lengths import Generation, TokenCounts
+from attnpo.evaluation.response_store import Store
+from attnpo.evaluation.seeds import is_greedy
 from attnpo.testbed import MODEL_DIR
 
 SAMPLED = {"until": [], "do_sample": True, "temperature": 1.0, "max_gen_toks": 8}
@@ -233,7 +235,7 @@ def test_is_greedy_is_lm_eval_s(options: dict[str, Any], greedy: bool) -> None:
     from lm_eval.models.utils import normalize_gen_kwargs
 
     normal = normalize_gen_kwargs(options)
-    assert resume.is_greedy(options) == greedy == (not normal["do_sample"] or normal.get("temperature") == 0)
+    assert is_greedy(options) == greedy == (not normal["do_sample"] or normal.get("temperature") == 0)
 
 
 def test_a_generation_comes_back_whole(tmp_path: Path) -> None:
@@ -388,12 +390,12 @@ def test_a_line_broken_in_another_way_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "responses-0.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], '{"key": \n', *lines[2:]]))
-    with pytest.raises(AttnPOError, match=r"responses-0\.jsonl:2: not a stored response .* delete the line"):
+    with pytest.raises(AttnPOError, match=r"responses-0\.jsonl:2: not JSON .* delete the line"):
         run(HFLM(), 3, 3, resume=str(tmp_path))
 
 
 def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
-    store = resume.Store(tmp_path)
+    store = Store(tmp_path)
     with pytest.raises(AttnPOError, match="another process writes there"):
         run(HFLM(), 1, 1, resume=str(tmp_path))
     store.close()
@@ -565,7 +567,7 @@ def test_tasks_refuse_lm_eval_s_request_cache(monkeypatch: pytest.MonkeyPatch) -
 def test_exact_counts_lie_inside(tmp_path: Path) -> None:
     from lm_eval.models.huggingface import HFLM as HF
 
-    lengths.install()
+    lm_eval_backends.install()
     resume.install()
     lm = HF(pretrained=str(MODEL_DIR), batch_size=4, device="cpu")
     options = {**SAMPLED, "top_k": 0, "max_gen_toks": 32}

@@ -14,7 +14,8 @@ from places import SHARED
 
 from attnpo.errors import AttnPOError
 from attnpo.grading._math_verify_worker import judge
-from attnpo.grading.math import Grader, answer_part, extract_boxed, normalise, quick_verdict
+from attnpo.grading.grade import answer_part
+from attnpo.grading.math import Grader, extract_boxed, normalise, quick_verdict
 
 BENCHMARKS = SHARED / "benchmarks"
 needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark sets beside the checkout")

@@ -16,7 +16,8 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation import lm_eval_hook
 from attnpo.evaluation.lm_eval_task import SampledTask
 from attnpo.grading.code import extract_code, grade, judge, same_text, same_value
-from attnpo.grading.sandbox import Limits, Outcome, Sandbox
+from attnpo.grading.sandbox import Sandbox
+from attnpo.grading.sandbox_process import Limits, Outcome
 from attnpo.problems import livecodebench as lcb
 from attnpo.problems.livecodebench import Test as Case
 from attnpo.problems.livecodebench import Tests as Suite
@@ -103,9 +104,9 @@ def test_problems_and_their_tests(data: Path) -> None:
         ("double", "2024-08-01", "test4.jsonl", 0),
         ("echo", "2025-04-05", "test6.jsonl", 0),
     ]
-    assert problems[0].prompt.endswith("writes output to STDOUT.\n```python\n# YOUR CODE HERE\n```\n\n")
-    assert "\n\nQuestion: Solve double.\n\nYou will use the following starter code" in problems[1].prompt
-    assert f"```python\n{DOUBLE['starter_code']}\n```" in problems[1].prompt
+    assert problems[0].text.endswith("writes output to STDOUT.\n```python\n# YOUR CODE HERE\n```\n\n")
+    assert "\n\nQuestion: Solve double.\n\nYou will use the following starter code" in problems[1].text
+    assert f"```python\n{DOUBLE['starter_code']}\n```" in problems[1].text
     folder = data / "livecodebench"
     assert lcb.read_tests(folder / "test.jsonl", 0) == Suite(
         [Case("1 2\n", "3\n"), Case("20 22\n", "42\n"), Case("5 5\n", "10")], None

@@ -21,7 +21,8 @@ import pytest
 
 from attnpo.errors import AttnPOError
 from attnpo.grading import sandbox as module
-from attnpo.grading.sandbox import Limits, Outcome, Sandbox
+from attnpo.grading.sandbox import Sandbox
+from attnpo.grading.sandbox_process import Limits, Outcome
 
 MEGABYTE = 1 << 20
 LIMITS = Limits(seconds=10, memory=1 << 30, processes=12, file=4 * MEGABYTE, output=4 * MEGABYTE)

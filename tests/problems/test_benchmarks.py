@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -17,7 +18,8 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.sources import compare
 from attnpo.grading.math import Grader
 from attnpo.problems import benchmarks
-from attnpo.problems.benchmarks import BENCHMARKS, Problem, Published
+from attnpo.problems.benchmarks import BENCHMARKS, Published
+from attnpo.problems.problem import Problem
 
 LOCAL = SHARED / "benchmarks"
 needs_shared = pytest.mark.skipif(not LOCAL.is_dir(), reason="no folder shared/benchmarks beside the checkout")
@@ -107,7 +109,7 @@ def test_a_local_folder_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     else:
         monkeypatch.setenv("ATTNPO_DATA", str(tmp_path / "elsewhere"))
         found = benchmarks.load("aime2024", folder)
-    assert found == [Problem(**row) for row in rows(30)]
+    assert found == [Problem(row["id"], row["problem"], row["answer"]) for row in rows(30)]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_an_unknown_name() -> None:
 
 def test_the_published_file_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = publish(monkeypatch, parquet(tmp_path / "x", verl_rows(30)))
-    expected = [Problem(**row) for row in rows(30)]
+    expected = [Problem(row["id"], row["problem"], row["answer"]) for row in rows(30)]
     assert benchmarks.load("aime2024") == benchmarks.load("aime2024") == expected
     assert asked == [f"{benchmarks.URL}/aime2024_16.parquet"]
     assert benchmarks.COMMIT in benchmarks.URL
@@ -326,7 +328,7 @@ def test_a_math_set_from_the_hub(name: str, hub: FakeHub, monkeypatch: pytest.Mo
     hub.put(name, [LAYOUTS[name](i) for i in range(number)])
     problems = benchmarks.load(name, source="hub")
     assert [p.id for p in problems] == [f"{name}/hub/{i}" for i in range(number)]
-    assert {p.problem for p in problems} == {f"What is  {i}?" for i in range(number)}
+    assert {p.text for p in problems} == {f"What is  {i}?" for i in range(number)}
     assert problems[1].answer == {"gsm8k": "1,000", "math500": "1,000", "amc23": "1000.0"}.get(name, "1000")
     assert hub.asked == [(pinned.repository, pinned.file, pinned.revision)]
     benchmarks.load(name, source="hub", revision="main")
@@ -406,7 +408,8 @@ def test_gpqa_from_the_hub(hub: FakeHub) -> None:
     for p in problems:
         i = p.id.removeprefix("gpqa_diamond/rec")
         # By the alphabet: the place tells nothing of the right one. "NA" and "None" are texts.
-        assert p[1:] == (f"Which, {i}?", "C", ("NA", "None", f"right {i}", "zero"), "Physics")
+        choices = ("NA", "None", f"right {i}", "zero")
+        assert p == Problem(p.id, f"Which, {i}?", "C", choices=choices, subject="Physics")
 
 
 def mmlu_rows(n: int) -> list[dict[str, Any]]:
@@ -421,10 +424,11 @@ def test_mmlu_from_the_hub(hub: FakeHub) -> None:
     hub.put("mmlu", [*rows, rows[5]])  # a question asked twice
     problems = benchmarks.load("mmlu")
     assert len({p.id for p in problems}) == 14042
-    by_text = {p.problem: p for p in problems}
+    by_text = {p.text: p for p in problems}
     for i in (0, 5, 14040):
         p = by_text[f"Which {i}?"]
-        assert p[2:] == ("ABCD"[i % 4], tuple("wxyz"), f"subject_{i * 57 // 14041}")
+        subject = f"subject_{i * 57 // 14041}"
+        assert p == Problem(p.id, p.text, "ABCD"[i % 4], choices=tuple("wxyz"), subject=subject)
         assert p.id.startswith(f"mmlu/{p.subject}/")
     # A slice from the start holds all subjects, and ids and order do not depend on the file's order.
     assert len({p.subject for p in problems[:1000]}) == 57
@@ -534,8 +538,8 @@ def test_choices_from_a_local_folder(tmp_path: Path) -> None:
     lines[7]["subject"] = "Physics"
     problems = benchmarks.load("gpqa_diamond", write_gpqa(tmp_path / "data", lines))
     found = {p.id: p for p in problems}
-    assert found["g/7"] == Problem("g/7", "Which 7?", "D", ("w", "x", "y", "z"), "Physics")
-    assert found["g/8"] == Problem("g/8", "Which 8?", "A", ("w", "x", "y", "z"))
+    assert found["g/7"] == Problem("g/7", "Which 7?", "D", choices=("w", "x", "y", "z"), subject="Physics")
+    assert found["g/8"] == Problem("g/8", "Which 8?", "A", choices=("w", "x", "y", "z"))
     assert benchmarks.load("gpqa_diamond", write_gpqa(tmp_path / "other", lines[::-1])) == problems
 
 
@@ -576,7 +580,7 @@ def test_the_reference_sets(name: str) -> None:
     problems = benchmarks.load(name, LOCAL)
     assert [problem.id for problem in problems] == [f"{name}/{i}" for i in range(BENCHMARKS[name].problems)]
     # Dropping the repeats of the published file drops no problem.
-    assert len({problem[1:] for problem in problems}) == len(problems)
+    assert len({replace(problem, id="") for problem in problems}) == len(problems)
     table = (LOCAL / "README.md").read_text(encoding="utf-8")
     published = BENCHMARKS[name].published
     assert published is not None

@@ -9,28 +9,30 @@ import pytest
 
 from attnpo.errors import AttnPOError
 from attnpo.probing.labels import oracle_labels
-from attnpo.problems.training_sets import Item
-from attnpo.testbed import load_items
+from attnpo.problems.problem import Problem
+from attnpo.testbed import load_problems
+from attnpo.testbed.problems import ChainProblem
 
 
-def test_the_testbed_brings_its_problem_along() -> None:
-    item = load_items("testbed", "validation")[0]
-    assert item.testbed is not None
-    assert (item.id, item.text, item.answer) == (item.testbed.id, item.testbed.text, item.testbed.answer)
+def test_the_testbed_brings_its_chain_along() -> None:
+    problem = load_problems("testbed", "validation")[0]
+    assert isinstance(problem, ChainProblem)
+    content = ChainProblem(problem.start, problem.ops, problem.wording)
+    assert (problem.id, problem.text, problem.answer) == (content.id, content.text, content.answer)
 
 
 def test_a_file_of_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"problem": "1+1?", "answer": 2}\n{"id": "b", "problem": "2+2?", "answer": "4"}\n')
-    assert load_items(str(path), "any") == [Item("1", "1+1?", "2"), Item("b", "2+2?", "4")]
+    assert load_problems(str(path), "any") == [Problem("1", "1+1?", "2"), Problem("b", "2+2?", "4")]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"problem": "1+1?", "answer": "2"}\n{"problem": "2', "line 2: not JSON"),
-        (json.dumps({"problem": "1+1?"}), "line 1: no 'answer'"),
-        (json.dumps({"problem": "", "answer": "2"}), "line 1: no 'problem'"),
+        ('{"problem": "1+1?", "answer": "2"}\n{"problem": "2', ":2: not JSON"),
+        (json.dumps({"problem": "1+1?"}), ":1: no 'answer'"),
+        (json.dumps({"problem": "", "answer": "2"}), ":1: no 'problem'"),
         ("", "the data file is empty"),
     ],
 )
@@ -38,26 +40,25 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: str, message
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
     with pytest.raises(AttnPOError, match=f"bad.jsonl.*{message}"):
-        load_items(str(path), "any")
+        load_problems(str(path), "any")
 
 
 def test_a_missing_file_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match="no such data file; check `data` in the profile"):
-        load_items(str(tmp_path / "none.jsonl"), "any")
+        load_problems(str(tmp_path / "none.jsonl"), "any")
 
 
 def test_a_data_set_out_of_reach_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(AttnPOError, match="'nobody/nothing'.* could not be loaded .*or give a JSON-lines file"):
-        load_items("nobody/nothing", "train")
+        load_problems("nobody/nothing", "train")
 
 
 def test_the_oracle_labels_testbed_problems_alone() -> None:
-    item = load_items("testbed", "validation")[0]
-    problem = item.testbed
-    assert problem is not None
+    problem = load_problems("testbed", "validation")[0]
+    assert isinstance(problem, ChainProblem)
     first = f"{problem.values[0]} {problem.ops[0][0]} {problem.ops[0][1]} = {problem.values[1]}"
-    assert oracle_labels(item, [f"First, {first}.", f"Wait, {first}, yes."]) == [True, False]
+    assert oracle_labels(problem, [f"First, {first}.", f"Wait, {first}, yes."]) == [True, False]
     with pytest.raises(AttnPOError, match="'x' is not of the testbed"):
-        oracle_labels(Item("x", "1+1?", "2"), ["So 2."])
+        oracle_labels(Problem("x", "1+1?", "2"), ["So 2."])

@@ -11,7 +11,8 @@ from places import ROOT
 from attnpo.method.steps import token_bytes_table
 from attnpo.probing.settings import StepsSection
 from attnpo.sampling.models import load_model
-from attnpo.testbed import load_items
+from attnpo.testbed import load_problems
+from attnpo.testbed.problems import ChainProblem
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,8 @@ def script() -> Any:
 def test_prefixes_end_with_each_solved_link_and_with_the_first_slip(script: Any) -> None:
     settings = StepsSection(min_chars=1, lone_trigger_chars=1)
     _, tokenizer = load_model("testbed")
-    item = next(item for item in load_items("testbed", "shifted") if item.testbed and item.testbed.chain == 5)
-    assert item.testbed is not None
-    ops, values = item.testbed.ops, item.testbed.values
+    item = next(p for p in load_problems("testbed", "shifted") if isinstance(p, ChainProblem) and p.chain == 5)
+    ops, values = item.ops, item.values
     links = [f"Now {values[k]} {ops[k][0]} {ops[k][1]} = {values[k + 1]}." for k in range(5)]
     check = f"So we have {values[1]} so far."
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from attnpo.errors import AttnPOError
 from attnpo.method.steps import split_steps
 from attnpo.testbed import oracle, problems, traces
-from attnpo.testbed.problems import Problem
+from attnpo.testbed.problems import ChainProblem
 
-SHORT = Problem(72, (("+", 6), ("*", 9)))
+SHORT = ChainProblem(72, (("+", 6), ("*", 9)))
 
 
 def test_a_problem_states_its_text_values_and_answer() -> None:
@@ -21,7 +21,7 @@ def test_a_problem_states_its_text_values_and_answer() -> None:
     assert SHORT.values == (72, 78, 2)
     assert SHORT.answer == "2"
     assert SHORT.id == "72+6*9"
-    verbose = Problem(5, (("-", 9), ("+", 2)), "verbose")
+    verbose = ChainProblem(5, (("-", 9), ("+", 2)), "verbose")
     assert verbose.text == "Take 5, then lower it by 9, then increase it by 2."
     assert verbose.values == (5, 96, 98)
 
@@ -130,7 +130,7 @@ def test_the_next_move_of_a_thought(text: str, move: str) -> None:
 
 
 def test_the_oracle_knows_a_subtraction_checked_backwards_and_turned_round() -> None:
-    problem = Problem(83, (("-", 4),))
+    problem = ChainProblem(83, (("-", 4),))
     assert oracle.label_steps(problem, ["First, 83 - 4 = 79.", "Another way: 79 + 4 = 83."]) == ["solve", "detour"]
     assert oracle.label_steps(problem, ["First, 83 - 4 = 79.", "Wait, -4 + 83 = 79, yes."]) == ["solve", "recheck"]
     assert oracle.label_steps(problem, ["First, 83 - 4 = 78.", "Wait, -4 + 83 = 79, not 78."]) == ["slip", "repair"]
@@ -138,7 +138,7 @@ def test_the_oracle_knows_a_subtraction_checked_backwards_and_turned_round() -> 
 
 
 def test_a_computation_said_twice_in_a_step_does_not_solve_two_equal_links() -> None:
-    problem = Problem(0, (("*", 7), ("*", 7)))
+    problem = ChainProblem(0, (("*", 7), ("*", 7)))
     steps = ["First, 0 * 7 = 9.", "Wait, 7 * 0 = 0, not 9, so 0 * 7 = 0.", "Then 0 * 7 = 0."]
     assert oracle.label_steps(problem, steps) == ["slip", "repair", "solve"]
 

@@ -18,12 +18,11 @@ from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, grpo_advantages, rloo_advantages
 from attnpo.method.credit import oracle_scores
 from attnpo.probing.labels import oracle_labels
-from attnpo.problems.training_sets import Item
 from attnpo.rewards import REWARDS, LengthReward, Shaped
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
-ITEMS = {p.id: Item(p.id, p.text, p.answer, p) for p in problems.load("train") if p.chain <= 2}
+ITEMS = {p.id: p for p in problems.load("train") if p.chain <= 2}
 ROWS = [
     {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "target_length": 40}
     for item in list(ITEMS.values())[:8]

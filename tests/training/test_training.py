@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, all_heads
 from attnpo.probing.heads import HeadRanking, RankedHead
-from attnpo.problems.training_sets import Item
+from attnpo.problems.problem import Problem
 from attnpo.runs.plan import train_spec
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.sampling.models import load_model
@@ -174,7 +174,7 @@ def test_heads_are_chosen_as_the_method_says(profile_file: Path, tmp_path: Path)
 
 
 def test_target_lengths_are_in_the_prompt_and_in_the_column() -> None:
-    items = [Item(str(i), f"Problem {i}.", "1") for i in range(50)]
+    items = [Problem(str(i), f"Problem {i}.", "1") for i in range(50)]
     assert training_rows(items, None, 0)[3] == {
         "prompt": [{"role": "user", "content": "Problem 3."}],
         "answer": "1",
@@ -202,7 +202,7 @@ def test_prompts_over_the_limit_are_left_out(
     profile_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, tokenizer = load_model(EMBEDDED)
-    rows = training_rows([Item(str(n), "1 + " * n + "1", "1") for n in (1, 9, 3)], None, 0)
+    rows = training_rows([Problem(str(n), "1 + " * n + "1", "1") for n in (1, 9, 3)], None, 0)
     lengths = {
         row["id"]: len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"])
         for row in rows
