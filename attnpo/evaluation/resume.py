@@ -20,7 +20,6 @@ Greedy responses are asked for once, whatever k is.
 from __future__ import annotations
 
 import copy
-import fcntl
 import functools
 import hashlib
 import inspect
@@ -39,6 +38,7 @@ import numpy as np
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import Generation, TokenCounts
+from attnpo.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -459,17 +459,13 @@ class Store:
     def __init__(self, folder: Path, rank: int = 0, writes: bool = True) -> None:
         self.folder = folder
         self.file: Any = None
+        self._held = ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
         if not writes:
             return
         path = folder / f"responses-{rank}.jsonl"
-        self.file = path.open("ab")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            message = f"{path}: another process writes there; wait for it, or resume in another folder"
-            raise AttnPOError(message) from None
+        message = f"{path}: another process writes there; wait for it, or resume in another folder"
+        self.file = self._held.enter_context(locked(path, message=message))
         _, end = _read(path)
         self.file.truncate(end)
 
@@ -507,8 +503,7 @@ class Store:
 
     def close(self) -> None:
         """Let others write to the file."""
-        if self.file is not None:
-            self.file.close()
+        self._held.close()
 
 
 _OWN = {"key", "chunk", "task", "doc", "k", "prompt", "text"}
