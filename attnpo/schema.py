@@ -27,7 +27,10 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(values, allow_nan=False, default=str)  # raises ValueError, which pydantic reports with its place
+    try:
+        json.dumps(values, allow_nan=False, default=str)
+    except ValueError:
+        raise ValueError(f"{values} holds NaN or infinity; give finite numbers") from None
     return values
 
 
@@ -74,9 +77,8 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
     try:
         text = json.dumps(mapping, default=str)  # as JSON, strict types still let a list stand for a tuple
     except (TypeError, ValueError) as error:
-        raise AttnPOError(
-            f"{file}: {section or 'the file'}: not plain values ({error}); write it as JSON could"
-        ) from error
+        at = section or "the file"
+        raise AttnPOError(f"{file}: {at}: not plain values ({error}); write it out as JSON could") from error
     checked: Any = cls if is_pydantic_dataclass(cls) else dataclass(cls, frozen=True, config=STRICT)
     try:
         return TypeAdapter(checked).validate_json(text)
@@ -116,20 +118,24 @@ class _Problem:
     """One of pydantic's errors: where it is, and what was expected there."""
 
     def __init__(self, found: Any, cls: Any, value: Any, key: str) -> None:
-        self.kind, self.details = found["type"], found.get("ctx", {})
+        self.kind = found["type"]
+        self.details = {k: f"{v:g}" if isinstance(v, float) else v for k, v in found.get("ctx", {}).items()}
         self.message, self.value = found["msg"], found["input"]
         hint = cls
         for part in found["loc"]:
-            self.owner = hint = _without_none(hint)
+            self.owner: Any = _without_none(hint)
+            hint = self.owner
             if isinstance(value, dict) and part in value:
                 hint = typing.get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else _item(hint)
                 value, key = value[part], f"{key}.{part}" if key else part
             elif isinstance(value, list) and isinstance(part, int) and part < len(value):
                 hint, value, key = _item(hint), value[part], f"{key}[{part}]"
-            elif self.kind == "missing":
+            elif isinstance(part, int):  # of a tuple that is too short
+                key = f"{key}[{part}]"
+            elif dataclasses.is_dataclass(hint):  # missing
                 key = f"{key}.{part}" if key else part
-            else:  # pydantic's name for one of several types
-                hint = None
+            else:  # pydantic's name for one of several types: of ours only a list has something inside
+                hint = next((option for option in typing.get_args(hint) if typing.get_origin(option) is list), None)
         self.key = key
         self.optional = type(None) in typing.get_args(hint)
 
@@ -139,26 +145,25 @@ class _Problem:
 
     @property
     def expected(self) -> str:
-        """What should be there, to follow on `is not` or `must be`; empty if the message is not of that kind."""
-        if self.kind in _RANGES:
-            return _RANGES[self.kind].format(**self.details)
+        """What should be there, to follow on `is not`; empty for other messages than those on types."""
         return _TYPES.get(self.kind, self.message.removeprefix("Input should be ") if "Input" in self.message else "")
 
     def __str__(self) -> str:
         at = f"{self.key}: " if self.key else ""
+        value = f"{self.value!r:.80}"
         if self.unknown:
-            fields = [field.name for field in dataclasses.fields(self.owner)]
-            name = self.key.rpartition(".")[2]
+            fields, name = [field.name for field in dataclasses.fields(self.owner)], self.key.rpartition(".")[2]
+            if now := getattr(self.owner, "RENAMED", {}).get(name):
+                return f"{at}unknown key; it is called {now!r} now"
             return f"{at}unknown key{nearest(name, fields)}; valid keys are {listed(fields)}"
         if self.kind == "missing":
             return f"{at}missing; add it"
         if self.kind == "value_error":
             return f"{at}{self.details['error']}"
-        value = f"{self.value!r:.80}"
         if self.kind in _RANGES:
-            return f"{at}{value} must be {self.expected}"
+            return f"{at}{value} must {_RANGES[self.kind].format(**self.details)}"
         if not self.expected:
-            return f"{at}{value}: {self.message[0].lower()}{self.message[1:]}"
+            return f"{at}{value}: {self.message}"
         exponent = self.kind == "float_type" and isinstance(self.value, str) and "e" in self.value.lower()
         remedy = "; YAML reads an exponent only after a decimal point, as in 3.0e-4" if exponent else ""
         return f"{at}{value} is not {self.expected}{' or null' if self.optional else ''}{remedy}"
@@ -173,25 +178,29 @@ _TYPES = {
     "bool_type": "true or false",
 }
 _RANGES = {
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt}",
+    "less_than_equal": "be at most {le}",
+    "too_short": "have a length of at least {min_length}",
+    "too_long": "have a length of at most {max_length}",
 }
 
 
 def _worst(problems: list[_Problem]) -> str:
-    """The problem to show first. A misspelt key comes before the missing one that it causes. Of the alternatives for
-    one value the deepest problem is shown, as its alternative fitted best; alternatives of equal depth are joined."""
+    """The problem to show first.
+
+    A misspelt key comes before the missing one that it causes. A value that fits none of several types has a problem
+    for each. That of the type that fitted best is shown, the deepest one or one with a range; else all are joined.
+    """
     first = min(problems, key=lambda problem: not problem.unknown)
-    if first.unknown:
+    here = [problem for problem in problems if problem.key.startswith(first.key)]
+    best = max(here, key=lambda problem: (len(problem.key), problem.kind in _RANGES))
+    if first.unknown or len(here) == 1:
         return str(first)
-    inside = [problem for problem in problems if problem.key.startswith(first.key) and not problem.unknown]
-    deepest = max(inside, key=lambda problem: len(problem.key))
-    if deepest.key != first.key or len(inside) == 1:
-        return str(deepest)
-    expected = " or ".join(problem.expected for problem in inside if problem.expected)
-    return f"{first.key}: {first.value!r:.80} is not {expected}"
+    if best.key != first.key or best.kind in _RANGES:
+        return str(best)
+    return f"{first.key}: {first.value!r:.80} is not {' or '.join(problem.expected for problem in here)}"
 
 
 def _without_none(hint: Any) -> Any:

@@ -43,14 +43,14 @@ class CreditConfig:
     """Hold PA back by difficulty; off: PA from the first step on."""
     difficulty: bool = True
     """Off: both powers of p are taken as 1 (as if every problem were solved); the schedule is not touched."""
-    reading: Literal["published", "summary"] = "published"
+    variant: Literal["published", "summary"] = "published"
     """Formula and schedule of PA: as in the published code, or as a summary of the paper prints them."""
     min_steps: int = 2
     """Responses with fewer steps are left alone."""
 
     def __post_init__(self) -> None:
-        if self.reading not in READINGS:
-            raise AttnPOError(f"reading {self.reading!r} is unknown: choose one of {', '.join(READINGS)}")
+        if self.variant not in READINGS:
+            raise AttnPOError(f"variant {self.variant!r} is unknown: choose one of {', '.join(READINGS)}")
         if not 0 <= self.floor <= 1:
             raise AttnPOError(f"floor {self.floor} is outside [0, 1]: give the least factor on the advantage")
         for name in ("baseline_exponent", "attenuation_exponent", "warmup_steps", "min_steps"):
@@ -129,7 +129,7 @@ def step_gammas(
         depth = group_accuracy**config.attenuation_exponent if config.difficulty else 1.0
         ratio = scores / base
         # Both readings are written as 1 minus a product, which rounding cannot push out of [0, 1].
-        relative_loss = depth * (1 - ratio) if config.reading == "published" else 1 - depth * ratio
+        relative_loss = depth * (1 - ratio) if config.variant == "published" else 1 - depth * ratio
         return torch.where(counted & (scores < base), 1 - (1 - config.floor) * relative_loss, gammas)
     if advantage < 0 and config.negative:
         return gammas.masked_fill(counted & (scores > base), 0.0)
@@ -150,7 +150,7 @@ def oracle_scores(essential: Sequence[bool]) -> Tensor:
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:
     if not config.schedule:
         return True
-    delay = 1 - group_accuracy if config.reading == "published" else group_accuracy
+    delay = 1 - group_accuracy if config.variant == "published" else group_accuracy
     return global_step > config.warmup_steps * delay
 
 

@@ -7,7 +7,7 @@ merged over the rest by `--quick`. Nothing here imports torch, so that a finishe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,13 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
 from attnpo.runs.settings import BASE, BASES, ArtefactSection, LaunchSection, ReportSection, TuningSection
-from attnpo.schema import STRICT, NotNegative, Options, Seeds, build, listed, merge, nearest, read_yaml
+from attnpo.schema import STRICT, NotNegative, Seeds, build, listed, merge, nearest, read_yaml
 from attnpo.testbed import EMBEDDED
-from attnpo.training.settings import MethodSection, TrainSection
+from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 
 COMPOSED = "+attnpo"
 """Behind a method's name: the method with AttnPO on top."""
 
-_RENAMED = {"tell": "target_length", "reading": "variant"}
-"""Keys of earlier profiles, in methods and in `credit`, to their names now."""
 _NOT_IN_FILES = ("path", "artefact")
 
 
@@ -50,7 +48,7 @@ class Profile:
     """Seeds of single methods, see `seeds_of`."""
     probe: ProbeSection
     train: TrainSection
-    credit: Options = field(default_factory=dict)
+    credit: CreditOptions = field(default_factory=dict)
     """Fields of `attnpo.method.credit.CreditConfig` for all methods with `attnpo`."""
     methods: dict[str, MethodSection]
     artefacts: dict[str, ArtefactSection] = field(default_factory=dict)
@@ -241,8 +239,6 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
     for key in _NOT_IN_FILES:
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
-    for key, old in _renamed_keys(mapping):
-        raise AttnPOError(f"{path.name}: {key}: unknown key; it is called {_RENAMED[old]!r} now")
     profile = replace(build(Profile, mapping, path.name), quick=quick, path=path)
     _check_names(profile)
     return profile
@@ -271,35 +267,23 @@ def _with_quick(mapping: dict[str, Any], overlay: Any, file: str) -> dict[str, A
     merged = merge(mapping, overlay)
     if "seeds" in overlay:  # they are those of all methods and artefacts
         merged.pop("method_seeds", None)
-        own = ("seeds", "method_seeds")
-        artefacts = merged.get("artefacts") or {}
-        merged["artefacts"] = {name: {k: v for k, v in a.items() if k not in own} for name, a in artefacts.items()}
+        artefacts = merged.get("artefacts")
+        for name, section in artefacts.items() if isinstance(artefacts, dict) else ():
+            if isinstance(section, dict):
+                own = {key: value for key, value in section.items() if key not in ("seeds", "method_seeds")}
+                merged["artefacts"] = {**merged["artefacts"], name: own}
     return merged
 
 
-def _renamed_keys(mapping: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where a profile has keys that are called otherwise now, and those keys."""
-    methods = mapping.get("methods")
-    sections = [("credit", mapping.get("credit"))]
-    for name, method in methods.items() if isinstance(methods, dict) else ():
-        trials = method.get("tune") if isinstance(method, dict) else None
-        places = {f"methods.{name}": method}
-        places |= {f"methods.{name}.tune[{i}]": trial for i, trial in enumerate(trials or [])}
-        for where, section in places.items():
-            sections += [(where, section)]
-            sections += [(f"{where}.credit", section.get("credit"))] if isinstance(section, dict) else []
-    for where, section in sections:
-        for old in _RENAMED:
-            if isinstance(section, dict) and old in section:
-                yield f"{where}.{old}", old
-
-
 def _check_names(profile: Profile) -> None:
-    """That methods have names that can be theirs, and that all others that a profile names are methods."""
+    """That methods have names that can be theirs, that their trials can be read, and that what else names a method
+    names one of them."""
     file = profile.path.name
-    for name in profile.methods:
+    for name, method in profile.methods.items():
         if COMPOSED in name or "@" in name:
             raise AttnPOError(f"{file}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")
+        for trial in range(len(method.tune)):
+            profile.method(f"{name}@{trial + 1}")
     if BASE in profile.methods:
         raise AttnPOError(f"{file}: methods.{BASE}: {BASE!r} is the untrained model and always there; rename it")
     for artefact in profile.artefacts:

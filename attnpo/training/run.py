@@ -27,7 +27,7 @@ from attnpo.probing.labels import LABELERS
 from attnpo.problems.training_sets import Item
 from attnpo.sampling.generation import load_model, text_of
 from attnpo.testbed import load_items, oracle
-from attnpo.training.settings import TellSection
+from attnpo.training.settings import TargetLengthSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _train(profile: Profile, method: str, seed: int, heads_file: Path | None, ou
     model, tokenizer = load_model(profile.model, profile.revision)
     heads = choose_heads(profile, method, seed, heads_file, model) if section.attnpo else None
     items = load_items(profile.data, profile.train.split)
-    dataset = datasets.Dataset.from_list(training_rows(items, section.tell, seed))
+    dataset = datasets.Dataset.from_list(training_rows(items, section.target_length, seed))
     config = training_config(profile, method, seed, heads, out_dir / "checkpoints")
     with Grader() as grader:
         trainer = AttnPOTrainer(
@@ -131,7 +131,7 @@ def choose_heads(
     return [list(head) for head in heads]
 
 
-def training_rows(items: list[Item], tell: TellSection | None, seed: int) -> list[dict[str, Any]]:
+def training_rows(items: list[Item], tell: TargetLengthSection | None, seed: int) -> list[dict[str, Any]]:
     """Rows of the data set: prompt, answer, id, and `told`, the length in the prompt, drawn for each problem."""
     lengths = random.Random(seed)
     rows = []
@@ -140,7 +140,7 @@ def training_rows(items: list[Item], tell: TellSection | None, seed: int) -> lis
         text = item.text
         if tell is not None:
             row["told"] = lengths.randint(tell.low, tell.high)
-            text = tell.instruct(text, row["told"])
+            text = tell.add_to(text, row["told"])
         rows.append({"prompt": [{"role": "user", "content": text}], **row})
     return rows
 

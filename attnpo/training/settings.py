@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from attnpo.probing.settings import HeadList
 from attnpo.schema import STRICT, Count, Options, Positive
+
+
+def _variant(credit: dict[str, Any]) -> dict[str, Any]:
+    if "reading" in credit:
+        raise ValueError("'reading' is called 'variant' now")
+    return credit
+
+
+CreditOptions = Annotated[Options, AfterValidator(_variant)]
+"""Fields of `attnpo.method.credit.CreditConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -60,6 +70,9 @@ class TargetLengthSection:
 class MethodSection:
     """One trained row of the table."""
 
+    RENAMED: ClassVar = {"tell": "target_length"}
+    """Keys of earlier profiles to their names now."""
+
     label: str
     """Name in tables and figures."""
     reward: str
@@ -73,7 +86,7 @@ class MethodSection:
     """Put a target length in the prompt."""
     attnpo: bool = False
     """Rescale the advantages step by step by the attention of Key-Focus Heads."""
-    credit: Options = field(default_factory=dict)
+    credit: CreditOptions = field(default_factory=dict)
     """Fields of `attnpo.method.credit.CreditConfig`, over the profile's `credit`; used if `attnpo`."""
     heads: Literal["top", "worst", "random", "all", "oracle"] | HeadList = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the

@@ -38,17 +38,17 @@ def test_golden_vectors():
 def test_readings_of_positive_attenuation():
     # p = 1/2: S_base = .25 * .1 = .025, d = .25; S = .0125 is half of it.
     assert gammas_of([0.0125, 0.5], p=0.5) == pytest.approx([0.25 * 0.5 + 0.75, 1])
-    assert gammas_of([0.0125, 0.5], p=0.5, reading="summary") == pytest.approx([0.25 * 0.5, 1])
+    assert gammas_of([0.0125, 0.5], p=0.5, variant="summary") == pytest.approx([0.25 * 0.5, 1])
     assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2) == pytest.approx([0.8 * 0.875 + 0.2, 1])
-    assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2, reading="summary") == pytest.approx([0.8 * 0.125 + 0.2, 1])
+    assert gammas_of([0.0125, 0.5], p=0.5, floor=0.2, variant="summary") == pytest.approx([0.8 * 0.125 + 0.2, 1])
 
 
 @pytest.mark.parametrize(("reading", "opens_after"), [("published", 250), ("summary", 750)])
 def test_schedule_opens_strictly_after_its_step(reading, opens_after):
-    at = {step: gammas_of([0.0, 1.0], p=0.75, step=step, reading=reading)[0] for step in (opens_after, opens_after + 1)}
+    at = {step: gammas_of([0.0, 1.0], p=0.75, step=step, variant=reading)[0] for step in (opens_after, opens_after + 1)}
     assert at[opens_after] == 1
     assert at[opens_after + 1] < 1
-    assert gammas_of([0.0, 1.0], p=0.75, step=0, reading=reading, schedule=False)[0] < 1
+    assert gammas_of([0.0, 1.0], p=0.75, step=0, variant=reading, schedule=False)[0] < 1
 
 
 def test_negative_attenuation_has_no_schedule():
@@ -91,7 +91,7 @@ def test_unusable_scores_are_refused(bad, advantage):
         ("answer_tokens 0", {"answer": 0}),
         ("at most total_tokens 9", {"total": 9}),
         ("floor 1.5", {"floor": 1.5}),
-        ("reading 'paper'", {"reading": "paper"}),
+        ("variant 'paper'", {"variant": "paper"}),
         ("warmup_steps -1", {"warmup_steps": -1}),
         ("baseline_exponent nan", {"baseline_exponent": float("nan")}),
     ],
@@ -130,7 +130,7 @@ configs = st.builds(
     negative=st.booleans(),
     schedule=st.booleans(),
     difficulty=st.booleans(),
-    reading=st.sampled_from(["published", "summary"]),
+    variant=st.sampled_from(["published", "summary"]),
     min_steps=st.integers(0, 3),
 )
 responses = st.tuples(

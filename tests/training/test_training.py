@@ -23,7 +23,7 @@ from attnpo.problems.training_sets import Item
 from attnpo.runs.profile import load_profile
 from attnpo.sampling.generation import load_model
 from attnpo.training.run import choose_heads, last_checkpoint, run_training, training_config, training_rows
-from attnpo.training.settings import TellSection
+from attnpo.training.settings import TargetLengthSection
 
 RUN = """
 import sys
@@ -170,20 +170,22 @@ def test_lengths_told_are_in_the_prompt_and_in_the_column(profile_file: Path) ->
         "answer": "1",
         "id": "3",
     }
-    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    tell = TargetLengthSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
     rows = training_rows(items, tell, 0)
     for row in rows:
         assert row["prompt"][0]["content"] == f"Problem {row['id']}. Think for {row['told']} tokens."
     assert {row["told"] for row in rows} <= set(range(40, 61))
     assert len({row["told"] for row in rows}) > 10
     assert rows == training_rows(items, tell, 0) != training_rows(items, tell, 1)
-    assert tell.instruct("", tell.evaluate) == " Think for 50 tokens."
+    assert tell.add_to("", tell.evaluate) == " Think for 50 tokens."
 
 
 def test_oracle_and_told_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    tell = TellSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
-    profile.methods["mine"] = dataclasses.replace(profile.methods["attnpo"], reward="l1_max", tell=tell, heads="oracle")
+    tell = TargetLengthSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
+    profile.methods["mine"] = dataclasses.replace(
+        profile.methods["attnpo"], reward="l1_max", target_length=tell, heads="oracle"
+    )
     short = dataclasses.replace(profile, train=dataclasses.replace(profile.train, steps=1, save_steps=1))
     model = run_training(short, "mine", 3, None, tmp_path / "run")
     assert (model / "config.json").is_file()
