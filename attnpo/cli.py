@@ -373,8 +373,8 @@ def check(
     chance = {} if false_alarm is None else {"false_alarm": false_alarm}
     console = Console()
     if write is not None:
-        settings = build(checks.Settings, {"tasks": ["attnpo_testbed_test"], **given}, "attnpo check")
-        checks.write(write, checks.record(settings, build(checks.Bands, chance, "attnpo check")))
+        settings = build(checks.Settings, {"tasks": ["attnpo_testbed_test"], **given}, "check")
+        checks.write(write, checks.record(settings, build(checks.Bands, chance, "check")))
         console.print(f"{write} written", highlight=False)
         return 0
     assert against is not None

@@ -88,7 +88,7 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, `!tags` left out.
+    """The content of a YAML file.
 
     Raises:
         AttnPOError: it is not UTF-8 or not YAML, or a key stands twice in one mapping.
@@ -108,9 +108,11 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add((key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)))
+            seen.add((key.tag, key.value))
         return node
 
 
