@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,27 +13,31 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from attnpo.environment import checkout_root
+from attnpo.environment import checkout_root, usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_consent
 from attnpo.files import atomic_write_csv, canonical_json
+from attnpo.runs.outlook import outlook
 from attnpo.runs.plan import (
     RUNS_OF,
     Job,
+    Plans,
     all_jobs,
-    estimate_seconds,
     eval_spec,
     left_to_do,
+    only_methods,
     plan_artefacts,
+    plan_command,
     plan_runs,
     probe_spec,
     study_spec,
     train_spec,
 )
-from attnpo.runs.profile import BASES, COMPOSED, Profile, load_profile
-from attnpo.runs.progress import clock
+from attnpo.runs.profile import Profile, load_profile
 from attnpo.runs.runner import die_with_runner, only_runner, run_jobs
+from attnpo.runs.settings import BASE, BASES
 from attnpo.runs.store import Run
+from attnpo.schema import build
 from attnpo.testbed import model_path
 
 if TYPE_CHECKING:
@@ -72,7 +74,6 @@ def train(
     profile: ProfileName,
     method: str,
     seed: int = 0,
-    attnpo: bool = False,
     quick: bool = False,
     results: Results = None,
 ) -> None:
@@ -82,13 +83,11 @@ def train(
         profile: a name in reproduce/profiles, or a YAML file.
         method: a method of the profile; `NAME+attnpo` is NAME with AttnPO on top, `NAME@2` its second trial.
         seed: seed of sampling and of the order of the prompts.
-        attnpo: put AttnPO on top of the method, as `NAME+attnpo` does.
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
         results: folder of results; the checkout's results/ if not given.
     """
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
-    method += COMPOSED if attnpo else ""
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
     if loaded.method(method).needs_probe:
@@ -108,9 +107,8 @@ def train(
 
 def evaluate(
     profile: ProfileName,
-    method: str = "base",
+    method: str = BASE,
     seed: int = 0,
-    attnpo: bool = False,
     artefact: str | None = None,
     confirm_run_unsafe_code: bool = False,
     quick: bool = False,
@@ -126,7 +124,6 @@ def evaluate(
         profile: a name in reproduce/profiles, or a YAML file.
         method: a method as `attnpo train` takes it, or `base`: the untrained model (`base@`: on validation).
         seed: seed of training and of sampling.
-        attnpo: the method with AttnPO on top, as `NAME+attnpo`.
         artefact: one of the profile's with an evaluation of its own, in place of the profile's.
         confirm_run_unsafe_code: agree to tasks that run, in a sandbox, programs that the model writes (LiveCodeBench).
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
@@ -134,13 +131,12 @@ def evaluate(
     """
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
-    method += COMPOSED if attnpo else ""
     if artefact is not None:
         loaded = loaded.narrowed(artefact)
     run = Run.at(results_dir, eval_spec(loaded, method, seed))
-    model, tell = model_path(loaded.model), None
+    model, target = model_path(loaded.model), None
     if method not in BASES:
-        tell = loaded.method(method).tell
+        target = loaded.method(method).target_length
         needed = Run.at(results_dir, train_spec(loaded, method, seed))
         command = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
         model = str(_need(needed, "model/config.json", command).parent)
@@ -160,8 +156,8 @@ def evaluate(
             batch_size=section.batch_size,
             seed=seed,
             limit=section.limit,
-            suffix="" if tell is None else tell.instruct("", tell.evaluate),
-            revision=loaded.revision if method == "base" else None,
+            suffix="" if target is None else target.add_to("", target.evaluate),
+            revision=loaded.revision if method == BASE else None,
             confirm_run_unsafe_code=confirm_run_unsafe_code,
         )
         return [folder / "samples.jsonl"]
@@ -240,7 +236,7 @@ def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, r
     """
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
-    _, plans = _plan(loaded, artefact, None, results_dir)
+    _, plans = plan_command(loaded, artefact, None, results_dir)
     _write(loaded, artefact, plans, results_dir)
 
 
@@ -301,26 +297,24 @@ def run(
     """
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
-    narrowed, plans = _plan(loaded, artefact, method, results_dir)
+    narrowed, plans = plan_command(loaded, artefact, method, results_dir)
     plan = all_jobs(plans.values())
-    plan = plan if artefact == "tune" else _only(method, artefact, plan)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = (loaded.launch.workers or cores) if jobs is None else jobs
+    plan = plan if artefact == "tune" else only_methods(plan, method, artefact)
+    workers = (loaded.launch.workers or usable_cores()) if jobs is None else jobs
     if workers < 1:
         raise AttnPOError(f"--jobs {workers}: must be at least 1")
     left = left_to_do(plan, recorded)
+    expected = "\n".join(outlook(loaded, plans, plan, left, workers))
     if dry_run:
         for job in plan:
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
-        for line in _outlook(loaded, plans, plan, left, workers):
-            print(line, file=sys.stderr)
+        print(expected, file=sys.stderr)
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
     check_consent(asked, confirm_run_unsafe_code)
     with only_runner(results_dir):
         if artefact == "all":
-            for line in _outlook(loaded, plans, plan, left, workers):
-                print(line, file=sys.stderr)
+            print(expected, file=sys.stderr)
         console = Console(stderr=True)
         not_done = run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
         finished = {job.kind for job in plan if job.run.done()}
@@ -333,52 +327,6 @@ def run(
             f"{len(not_done)} of {len(plan)} runs are missing ({', '.join(job.title for job in not_done)}); "
             "see the logs named above, then run the same command again"
         )
-
-
-Plans = Mapping[str, list[Job] | AttnPOError]
-
-
-def _plan(profile: Profile, artefact: str, method: list[str] | None, results_dir: Path) -> tuple[Profile, Plans]:
-    """The profile with just the methods of the artefact, and its jobs; of each artefact, for `all`."""
-    if artefact == "tune":
-        trials = profile.trials(method)
-        return trials, {"tune": plan_runs(trials, results_dir, "base@")}
-    known = profile.makes()
-    if artefact not in [*known, "all"]:
-        listed = ", ".join(["table1", "tune", *(name for name in known if name != "table1")])
-        raise AttnPOError(f"nothing to make under {artefact!r}; profile {profile.name} has {listed}")
-    if artefact != "all":
-        plan = plan_artefacts(profile, results_dir, [artefact])[artefact]
-        if isinstance(plan, AttnPOError):
-            raise plan
-        return profile.narrowed(artefact), {artefact: plan}
-    methods = {name: section for made in known for name, section in profile.narrowed(made).methods.items()}
-    everything = dataclasses.replace(profile, methods=methods)
-    return everything, plan_artefacts(profile, results_dir, known)
-
-
-def _only(methods: list[str] | None, artefact: str, plan: list[Job]) -> list[Job]:
-    """The jobs of a plan that are of these methods, of none or of the untrained model."""
-    if methods is None:
-        return plan
-    known = {job.method for job in plan if job.method is not None} - set(BASES)
-    if unknown := [name for name in methods if name not in known]:
-        raise AttnPOError(f"--method {unknown[0]}: {artefact} has {', '.join(sorted(known)) or 'no methods'}")
-    return [job for job in plan if job.method is None or job.method in BASES or job.method in methods]
-
-
-def _outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
-    """What a plan means, in lines for people: runs by kind, time, what cannot be made."""
-    kinds = Counter(job.kind for job in left)
-    seconds, unknown = estimate_seconds(profile, all_jobs(plans.values()), left, workers)
-    lines = [f"{len(jobs)} runs, {len(left)} to do: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}"]
-    if left and unknown == set(kinds):
-        lines.append("no time estimate: no such run has been measured, and the profile's `seconds` says nothing")
-    elif left:
-        but = f", without {', '.join(sorted(unknown))}, of which nothing is known" if unknown else ""
-        about = f"{clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{clock(seconds)} minutes"
-        lines.append(f"about {about} with {workers} side by side{but}")
-    return lines + [f"{name}: not made, {error}" for name, error in plans.items() if isinstance(error, AttnPOError)]
 
 
 def check(
@@ -425,28 +373,23 @@ def check(
         "model": model, "revision": revision, "tasks": tasks, "limit": limit, "samples": samples,
         "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    chance = {} if false_alarm is None else {"false_alarm": false_alarm}
     console = Console()
     if write is not None:
-        settings = checks.Settings(**{"tasks": ["attnpo_testbed_test"], **given})
-        bands = checks.Bands() if false_alarm is None else checks.Bands(false_alarm=false_alarm)
-        checks.write(write, checks.record(settings, bands))
+        settings = build(checks.Settings, {"tasks": ["attnpo_testbed_test"], **given}, "check")
+        checks.write(write, checks.record(settings, build(checks.Bands, chance, "check")))
         console.print(f"{write} written", highlight=False)
         return 0
     assert against is not None
-    if other := [name for name in given if name not in ("model", "revision")] + ["false_alarm"] * bool(false_alarm):
+    if other := [name for name in [*given, *chance] if name not in ("model", "revision")]:
         option = f"--{other[0].replace('_', '-')}"
         raise AttnPOError(f"{option}: {against} holds the settings; leave it out, or write a new baseline with it")
     baseline = checks.read(against)
     changes = checks.check(baseline, model, revision)
     console.print(checks.table(changes))
-    moved = [change for change in changes if change.moved]
-    console.print(
-        f"{len(moved)} of {len(changes)} figures left their band"
-        f" (false alarms of any of them: {baseline.bands.false_alarm:.1%})",
-        highlight=False,
-    )
-    return int(bool(moved))
+    console.print(checks.verdict(changes, baseline.bands), highlight=False)
+    return int(any(change.moved for change in changes))
 
 
 def _results_dir(profile: Profile, results: Path | None) -> Path:
@@ -473,12 +416,7 @@ def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], It
     words = command.split()
     at = 3 if words[1] == "study" else 2
     command = " ".join([*words[:at], _options(profile), *words[at:]])
-    context: Mapping[str, Any] = {
-        "profile": profile.name,
-        "quick": profile.quick,
-        **{key: run.spec.get(key) for key in ("kind", "method", "seed")},
-    }
-    done = run.compute(command, work, context)
+    done = run.compute(command, work, {"profile": profile.name, "quick": profile.quick})
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
 
 
@@ -589,15 +527,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
-            "probe": probe,
-            "train": train,
-            "eval": evaluate,
-            "study": study,
-            "table": table,
-            "report": report,
-            "run": run,
-            "check": check,
-        }
+            "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table, "report": report,
+            "run": run, "check": check,
+        }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="attnpo",

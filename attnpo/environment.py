@@ -29,8 +29,10 @@ _PACKAGES = [
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout the package runs from and whether anything but results/ differs from it; None
-    where it is no git checkout."""
+    """Commit of the checkout that the package runs from, and whether anything but results/ differs from it.
+
+    Both are None where there is no git checkout.
+    """
     root = PACKAGE_PARENT
 
     def git(*arguments: str) -> str | None:
@@ -64,13 +66,17 @@ def device() -> dict[str, Any]:
         cpu = names[0].partition(":")[2].strip() if names else cpu
     torch = sys.modules.get("torch")
     accelerator = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,
-        "cores": cores,
+        "cores": usable_cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "accelerator": accelerator,
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checkout_root() -> Path:

@@ -1,14 +1,17 @@
-"""Files that are whole or not there: atomic writes, JSON lines, hashes."""
+"""Files that are whole or not there: atomic writes, locks, JSON lines, hashes."""
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from attnpo.errors import AttnPOError
 
@@ -31,7 +34,7 @@ def sha256_files(paths: Iterable[Path]) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, computed once a process for as long as its size and time of change are the same."""
+    """SHA-256 of a file. It is computed once a process, and again if the file's size or time of change is another."""
     found = path.stat()
     return _digest(path, found.st_size, found.st_mtime_ns)
 
@@ -127,3 +130,31 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """
     for line in json_lines(path, f"delete {path.parent} and run again"):
         yield line.value
+
+
+@contextmanager
+def locked(path: Path, wait_seconds: float = 0.0, message: str = "another process holds it") -> Iterator[BinaryIO]:
+    """Hold a file, made if need be, against other processes and other openings; it is open to append bytes.
+
+    The system lets go of the lock when the process ends, however it ends.
+
+    Args:
+        path: of the file.
+        wait_seconds: how long to wait for another holder.
+        message: what to say then.
+
+    Raises:
+        AttnPOError: `message`, another process holds the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_seconds
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise AttnPOError(message) from None
+                time.sleep(0.1)
+        yield file

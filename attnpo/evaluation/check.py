@@ -1,16 +1,14 @@
 """Has a model, or the code around it, changed? A small slice is evaluated again and compared with a baseline file.
 
 The baseline holds the settings, a hash of the problems and, for each problem, the means over its k samples. The
-check repeats the evaluation with just these settings and compares problem by problem. If nothing changed, which of
-a problem's two values came first is a coin's toss, so the signs of the differences are random: the *band* of a
-figure is what the mean difference stays within under random signs, but for a share of the draws (an exact test;
-Fisher, The Design of Experiments, 1935, section 21). Nothing is assumed about the distribution, and n and k count
-by what they do to the differences. The false-alarm rate is split evenly among all figures (Bonferroni), so it
-bounds the chance that *any* of them leaves its band.
+check repeats the evaluation with just these settings and compares problem by problem. This is an exact paired
+sign-flip test (Fisher, The Design of Experiments, 1935, section 21): if nothing changed, the sign of each problem's
+difference is random. The *band* of a figure is the range that the mean difference leaves only in the allowed share of
+draws with random signs. No distribution is assumed. The false-alarm rate is split evenly among all figures
+(Bonferroni), so it bounds the chance that *any* of them leaves its band.
 
-Same seeds and same arithmetic give the same samples, differences of 0 and bands of 0; other hardware or library
-versions change some samples. The minimum bands keep shifts too small to matter, on a greedy check those of another
-processor's rounding, from failing it.
+The same seeds on the same hardware and versions give the same samples, so all differences and bands are 0. Other
+hardware or other versions change some samples. Shifts up to the minimum bands never fail the check.
 """
 
 from __future__ import annotations
@@ -20,57 +18,59 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 from rich.table import Table
 
 from attnpo.environment import device, git_state, package_versions
 from attnpo.errors import AttnPOError
 from attnpo.files import atomic_write_text, canonical_json, read_jsonl
-from attnpo.schema import build
-from attnpo.testbed import model_identity, model_path
+from attnpo.schema import STRICT, Count, Names, NotNegative, Seed, Share, TopP, build
+from attnpo.testbed import EMBEDDED, model_identity, model_path
 
 SHARES = ("accuracy", "truncated", "missing_think_end")
 FIGURES = ("accuracy", "tokens", "thinking_tokens", "answer_tokens", "truncated", "missing_think_end")
 """What is compared, in order. Those in `SHARES` are shares of the responses, the others are in tokens."""
-FORMAT = 1
+FORMAT: Literal[1] = 1
 DRAWS = 20_000
-"""Of random signs, at least; more where the share of a figure's false alarms is small."""
+"""Draws of random signs, at least; more where a figure's share of the false-alarm rate is small."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Settings:
     """What determines the evaluation. The defaults are the embedded model's: half a minute on a CPU core."""
 
-    model: str = "testbed"
+    model: str = EMBEDDED
     revision: str | None = None
-    tasks: list[str]
-    limit: int = 64
+    tasks: Names
+    limit: Count = 64
     """Problems of each task, from its first one."""
-    samples: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 256
-    batch_size: int = 128
-    seed: int = 0
+    samples: Count = 8
+    temperature: NotNegative = 1.0
+    top_p: TopP = 1.0
+    max_tokens: Count = 256
+    batch_size: Count = 128
+    seed: Seed = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bands:
     """How far a figure may move."""
 
-    false_alarm: float = 0.01
+    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Chance that any figure leaves its band though nothing changed."""
-    minimum_share: float = 0.01
+    minimum_share: Share = 0.01
     """A share never fails by moving up to this far."""
-    minimum_relative: float = 0.01
+    minimum_relative: NotNegative = 0.01
     """A number of tokens never fails by moving up to this part of the baseline's."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Baseline:
     """A baseline file."""
 
@@ -87,7 +87,15 @@ class Baseline:
     versions: dict[str, Any]
     device: dict[str, Any]
     git: dict[str, Any]
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for task, ids in self.problems.items():
+            of_task = self.values.get(task, {})
+            if {figure: len(numbers) for figure, numbers in of_task.items()} != dict.fromkeys(FIGURES, len(ids)):
+                raise ValueError(f"values of {task} do not fit its problems")
+        return self
 
 
 class Change(NamedTuple):
@@ -122,12 +130,12 @@ def sign_flip_band(differences: Any, false_alarm: float, draws: int = DRAWS, see
     Args:
         differences: (P, M), P problems, M figures.
         false_alarm: chance that the mean of one figure goes beyond its band; above it is never.
-        draws: of P random signs; the least that can tell `false_alarm` are taken if that is more.
+        draws: how often P random signs are drawn; raised to the least number that can tell `false_alarm`.
         seed: of the draws.
 
     Returns:
-        The largest mean that a test at level `false_alarm` does not reject; infinite where P problems can
-        reject none.
+        The largest mean that a test at level `false_alarm` does not reject; infinite where P problems are too few to
+        reject any.
     """
     array = np.asarray(differences, dtype=float)
     draws = max(draws, math.ceil(20 / false_alarm))
@@ -197,7 +205,7 @@ def problem_means(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[st
     return problems, values
 
 
-# the errand
+# measuring and checking
 
 
 def record(settings: Settings, bands: Bands) -> Baseline:
@@ -308,12 +316,10 @@ def read(path: Path) -> Baseline:
     number = content.get("format") if isinstance(content, dict) else None
     if number != FORMAT:
         raise AttnPOError(f"{path}: format {number}, expected {FORMAT}; write it again: attnpo check --write {path}")
-    baseline = build(Baseline, content, path.name)
-    for task, ids in baseline.problems.items():
-        of_task = baseline.values.get(task, {})
-        if {figure: len(numbers) for figure, numbers in of_task.items()} != dict.fromkeys(FIGURES, len(ids)):
-            raise AttnPOError(f"{path}: values of {task} do not fit its problems; write it again")
-    return baseline
+    try:
+        return build(Baseline, content, path.name)
+    except AttnPOError as error:
+        raise AttnPOError(f"{error}; write it again: attnpo check --write {path}") from error
 
 
 def table(changes: Sequence[Change]) -> Table:
@@ -341,3 +347,9 @@ def table(changes: Sequence[Change]) -> Table:
             style="bold red" if change.moved else None,
         )
     return shown
+
+
+def verdict(changes: Sequence[Change], bands: Bands) -> str:
+    """How many figures moved, in a line."""
+    moved = sum(change.moved for change in changes)
+    return f"{moved} of {len(changes)} figures left their band (false alarms of any of them: {bands.false_alarm:.1%})"

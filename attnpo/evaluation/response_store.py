@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import Generation, TokenCounts
-from attnpo.files import json_lines
+from attnpo.files import json_lines, locked
 
 
 class Seeded(str):
@@ -63,17 +63,13 @@ class Store:
     def __init__(self, folder: Path, rank: int = 0, writes: bool = True) -> None:
         self.folder = folder
         self.file: Any = None
+        self._held = ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
         if not writes:
             return
         path = folder / f"responses-{rank}.jsonl"
-        self.file = path.open("ab")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            message = f"{path}: another process writes there; wait for it, or resume in another folder"
-            raise AttnPOError(message) from None
+        message = f"{path}: another process writes there; wait for it, or resume in another folder"
+        self.file = self._held.enter_context(locked(path, message=message))
         _, end = _read(path)
         self.file.truncate(end)
 
@@ -111,8 +107,7 @@ class Store:
 
     def close(self) -> None:
         """Let other processes write to the file."""
-        if self.file is not None:
-            self.file.close()
+        self._held.close()
 
 
 _FIELDS = {"key", "chunk", "task", "doc", "k", "prompt", "text"}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
+
+from attnpo.schema import STRICT, Count, Names, NotNegative, TopP
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateSection:
     """Sampling through lm-eval."""
 
-    tasks: list[str]
-    samples: int | None
+    tasks: Names
+    samples: Count | None
     """Responses per problem, k; null: each task's own."""
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_completion_tokens: int
-    batch_size: int
-    limit: int | None = None
-    """Only the first this many problems of each task; none: all of them."""
+    temperature: NotNegative = 0.6
+    """0 decodes greedily."""
+    top_p: TopP = 0.95
+    max_completion_tokens: Count
+    batch_size: Count
+    limit: Count | None = None
+    """Only the first this many problems of each task; null: all of them."""

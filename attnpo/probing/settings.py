@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from attnpo.schema import STRICT, Count, Index, Positive, Share
+
+HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1)]
+"""Heads as [layer, head], both from 0."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Source:
     """The model that is probed and trained, and the problems that it is asked."""
 
@@ -18,55 +25,55 @@ class Source:
     """The embedded problems, a JSON-lines file or a hub data set, see `attnpo.testbed.load_problems`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class StepsSection:
     """How the thinking is cut into steps: the arguments of `attnpo.method.steps.split_steps`."""
 
-    phrases: str = "corrected"
-    """Phrase set: `published` or `corrected`."""
-    min_chars: int = 80
+    phrases: Literal["published", "corrected"] = "corrected"
+    """Phrase set."""
+    min_chars: Index = 80
     """Steps shorter than this many characters merge into a neighbour; 1 merges none."""
-    lone_trigger_chars: int = 15
+    lone_trigger_chars: Index = 15
     """A summary step with at most this many characters beside its trigger merges to the right."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProbeSection:
-    """Finding Key-Focus Heads: sample, label, score, rank."""
+    """How Key-Focus Heads are found: sample responses, label their steps, score them, rank the heads."""
 
     split: str = "train"
-    problems: int
+    problems: Count
     """Problems sampled from `split`."""
-    samples: int
+    samples: Count
     """Responses per problem."""
-    temperature: float = 1.0
-    max_completion_tokens: int
-    batch_size: int = 128
+    temperature: Positive = 1.0
+    max_completion_tokens: Count
+    batch_size: Count = 128
     """Responses generated at once."""
-    heads: int = 3
+    heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
-    bootstrap: int = 1000
-    """Draws (responses) for the interval of each head's Step Ranking Accuracy."""
+    bootstrap: Count = 1000
+    """Draws (of responses) for the interval of each head's Step Ranking Accuracy."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class StudySection:
     """Studies of the heads of the untrained model, on responses of its own: see `attnpo.probing.studies`."""
 
     split: str = "validation"
-    """Problems to sample; better not those of the probe, which chose the heads."""
-    problems: int
-    samples: int
+    """Problems to sample. Those of the probe chose the heads, so others are better here."""
+    problems: Count
+    samples: Count
     """Responses per problem."""
-    temperature: float = 1.0
-    max_completion_tokens: int
-    batch_size: int = 128
-    heads: Literal["top"] | list[tuple[int, int]] = "top"
+    temperature: Positive = 1.0
+    max_completion_tokens: Count
+    batch_size: Count = 128
+    heads: Literal["top"] | HeadList = "top"
     """Key-Focus Heads: `top`, the probe's best `probe.heads`, or a list of [layer, head], both from 0."""
-    ensemble: int = 8
+    ensemble: Count = 8
     """The ensemble curve goes from one head to this many."""
-    dropped: float = 0.3
+    dropped: Share = 0.3
     """Intervention: share of the steps that are dropped from the thinking, rounded up."""
-    answer_tokens: int = 64
+    answer_tokens: Count = 64
     """Intervention: budget of the answer that follows."""
-    answer_temperature: float = 1.0
+    answer_temperature: Positive = 1.0

@@ -97,7 +97,7 @@ def trade_off(profile: Profile, block: tables.Block) -> tuple[Line | None, str]:
         for row in block.rows
         if row.cells is not None and row.method != "base"
     }
-    plain = [m for m in places if not profile.method(m).attnpo and profile.method(m).tell is None]
+    plain = [m for m in places if not profile.method(m).attnpo and profile.method(m).target_length is None]
     if len(plain) < 4:  # a line through three says little of them
         return None, ""
     line = fit_line(*zip(*(places[m] for m in plain), strict=True))

@@ -1,21 +1,37 @@
-"""The jobs behind a table: planned by what determines them."""
+"""The jobs behind tables and figures, what determines each, and what each waits for.
+
+    probe ─┬─ train (method × seed) ─┬─ eval
+           │                         └─ stability
+           └─ ensemble, intervention
+    responses ── ensemble, intervention, stability        (of the untrained model, for the studies of its heads)
+    eval of the untrained model (seed)
+
+A run's id is a hash of its spec: everything that determines it. The ids chain: a training run's spec contains the
+probe's id, an evaluation's the training run's. So the whole plan is known before anything has run, and a changed
+profile gives new ids to just what it changes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import attnpo
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.settings import EvaluateSection
 from attnpo.files import canonical_json
-from attnpo.runs.profile import BASES, Profile
+from attnpo.probing.settings import ProbeSection, StepsSection
+from attnpo.runs.profile import Profile
+from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES
 from attnpo.runs.store import Run, run_id
 from attnpo.schema import build
 from attnpo.testbed import EMBEDDED, model_identity
+from attnpo.training.settings import MethodSection, TrainSection
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
 STUDIES: tuple[Kind, ...] = ("responses", "ensemble", "intervention", "stability")
@@ -30,7 +46,17 @@ RUNS_OF: dict[str, tuple[Kind, ...]] = {
 """Artefact to the kinds of run that it is made of; all others: evaluations."""
 
 _TESTBED_TASK = "attnpo_testbed"
-_NEWER = {"estimator", "grpo", "tell", "n_heads", "phrases", "snapshots"}
+_ALWAYS = {
+    StepsSection: "phrases min_chars lone_trigger_chars",
+    ProbeSection: "split problems samples temperature max_completion_tokens batch_size heads bootstrap",
+    TrainSection: "split steps prompts_per_step group_size learning_rate temperature max_completion_tokens save_steps "
+    "grpo",
+    EvaluateSection: "tasks samples temperature top_p max_completion_tokens batch_size limit",
+    MethodSection: "reward reward_args attnpo credit heads",
+}
+"""Fields that are in a spec in any case; a new field is not to be added here, see `_in_spec`."""
+_SPEC_NAMES = {"target_length": "tell", "variant": "reading"}
+"""Fields whose names in specs are older than their names now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +88,30 @@ class Job:
         return [*words, "--quick"] if profile.quick else words
 
 
-# the plan
+Plans = Mapping[str, list[Job] | AttnPOError]
+"""Artefact to its jobs, or to why the profile cannot make it."""
+
+
+# what determines a run
+
+
+def _in_spec(section: Any) -> dict[str, Any]:
+    """The settings of a section that determine a run.
+
+    For a method these are reward, reward_args, attnpo, and credit and heads where attnpo is on (`train_spec`), always;
+    for the other sections the fields of `_ALWAYS`. Every other setting is in the spec where it is set to something
+    else than its default. So a setting that is new to profiles changes no id of a run that does not set it.
+    """
+    values, always = asdict(section), _ALWAYS[type(section)].split()
+    for field in dataclasses.fields(section):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name not in always and values[field.name] == default:
+            del values[field.name]
+    return _with_spec_names(values)
+
+
+def _with_spec_names(settings: dict[str, Any]) -> dict[str, Any]:
+    return {_SPEC_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 @functools.cache
@@ -80,8 +129,8 @@ def probe_spec(profile: Profile) -> dict[str, Any]:
     """What determines the probe."""
     return {
         **_common(profile, "probe", 0),
-        "steps": asdict(profile.steps),
-        "probe": asdict(profile.probe),
+        "steps": _in_spec(profile.steps),
+        "probe": _in_spec(profile.probe),
         "problems": problems_identity(profile.data, profile.probe.split),
     }
 
@@ -89,21 +138,19 @@ def probe_spec(profile: Profile) -> dict[str, Any]:
 def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What determines a training run; the method's label and its other trials do not."""
     section = profile.method(method)
-    settings = asdict(section)
-    del settings["label"], settings["tune"]
+    settings = _in_spec(dataclasses.replace(section, tune=[]))
+    del settings["label"]
+    settings["credit"] = _with_spec_names(section.credit)
     if not section.attnpo:
-        for name in ("credit", "heads", "n_heads", "phrases"):
-            del settings[name]
-    elif section.heads == "random" and section.n_heads is None:
-        settings["n_heads"] = profile.probe.heads
-    # What is not set is left out, so that a setting that is new to profiles changes no id of a run without it.
-    settings = {k: v for k, v in settings.items() if k not in _NEWER or v not in (None, {})}
+        settings = {k: v for k, v in settings.items() if k not in ("credit", "heads", "n_heads", "phrases")}
+    elif section.heads == "random":
+        settings["n_heads"] = section.n_heads or profile.probe.heads
     return {
         **_common(profile, "train", seed),
         "method": method,
         "settings": settings,
-        "steps": asdict(profile.steps) if section.attnpo else None,
-        "train": {k: v for k, v in asdict(profile.train).items() if k != "max_prompt_tokens" or v is not None},
+        "steps": _in_spec(profile.steps) if section.attnpo else None,
+        "train": _in_spec(profile.train),
         "problems": problems_identity(profile.data, profile.train.split),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
@@ -117,7 +164,7 @@ def eval_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     return {
         **_common(profile, "eval", seed),
         "method": method,
-        "evaluate": asdict(section),
+        "evaluate": _in_spec(section),
         "problems": [problems_identity(EMBEDDED, split) for split in splits] if testbed else None,
         "train": None if method in BASES else run_id(train_spec(profile, method, seed)),
     }
@@ -141,7 +188,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
     spec: dict[str, Any] = {**_common(profile, kind, seed), "study": settings}
     if kind == "responses":
         return {**spec, "problems": problems_identity(profile.data, study.split)}
-    spec |= {"responses": run_id(study_spec(profile, "responses")), "steps": asdict(profile.steps)}
+    spec |= {"responses": run_id(study_spec(profile, "responses")), "steps": _in_spec(profile.steps)}
     if kind == "stability":
         assert method is not None
         spec |= {"method": method, "train": run_id(train_spec(profile, method, seed))}
@@ -159,10 +206,13 @@ def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
     }
 
 
-def plan_runs(profile: Profile, results_dir: Path, base: str = "base", kinds: Collection[str] = ("eval",)) -> list[Job]:
+# the plan
+
+
+def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Collection[str] = ("eval",)) -> list[Job]:
     """The runs of `kinds` and what they wait for, for all methods of the profile (see `Profile.narrowed`).
 
-    Each job comes after the ones it needs.
+    Each job comes after the ones it needs, and a seed to its end before the next one: a stopped plan shows whole seeds.
 
     Raises:
         AttnPOError: a study that the profile cannot make.
@@ -195,13 +245,13 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = "base", kinds: Co
                 after.append(Job("eval", name, seed, run, (train,), profile.artefact))
             if "stability" in kinds:
                 after.append(study("stability", (responses, train), name, seed))
-        jobs += after  # a seed to its end before the next one: a stopped plan shows whole seeds
+        jobs += after
     if "probe" in kinds or any(probe in job.needs for job in jobs):
         jobs.insert(0, Job("probe", None, 0, probe))
     return jobs
 
 
-def plan_artefacts(profile: Profile, results_dir: Path, names: Iterable[str]) -> dict[str, list[Job] | AttnPOError]:
+def plan_artefacts(profile: Profile, results_dir: Path, names: Iterable[str]) -> Plans:
     """The jobs of each artefact, or why the profile cannot make it."""
     plans: dict[str, list[Job] | AttnPOError] = {}
     for name in names:
@@ -215,6 +265,53 @@ def plan_artefacts(profile: Profile, results_dir: Path, names: Iterable[str]) ->
     return plans
 
 
+def plan_command(
+    profile: Profile, artefact: str, methods: list[str] | None, results_dir: Path
+) -> tuple[Profile, Plans]:
+    """What `attnpo run ARTEFACT` and `attnpo table` are about.
+
+    Args:
+        profile: the whole profile.
+        artefact: one that the profile makes, `all` of them, or `tune`.
+        methods: for `tune`, those whose trials are run; None: all.
+        results_dir: results/<profile>.
+
+    Returns:
+        The profile with just the methods that are run, and the jobs of each artefact.
+
+    Raises:
+        AttnPOError: the profile does not make it, or cannot.
+    """
+    if artefact == "tune":
+        trials = profile.trials(methods)
+        return trials, {"tune": plan_runs(trials, results_dir, BASE_OF_TRIALS)}
+    known = profile.makes()
+    if artefact not in [*known, "all"]:
+        names = ", ".join(["table1", "tune", *(name for name in known if name != "table1")])
+        raise AttnPOError(f"nothing to make under {artefact!r}; profile {profile.name} has {names}")
+    if artefact != "all":
+        plan = plan_artefacts(profile, results_dir, [artefact])[artefact]
+        if isinstance(plan, AttnPOError):
+            raise plan
+        return profile.narrowed(artefact), {artefact: plan}
+    all_methods = {name: section for made in known for name, section in profile.narrowed(made).methods.items()}
+    return dataclasses.replace(profile, methods=all_methods), plan_artefacts(profile, results_dir, known)
+
+
+def only_methods(plan: list[Job], methods: list[str] | None, artefact: str) -> list[Job]:
+    """The jobs of a plan that belong to these methods, to no method or to the untrained model; None: all.
+
+    Raises:
+        AttnPOError: the plan has no such method.
+    """
+    if methods is None:
+        return plan
+    known = {job.method for job in plan if job.method is not None} - set(BASES)
+    if unknown := [name for name in methods if name not in known]:
+        raise AttnPOError(f"--method {unknown[0]}: {artefact} has {', '.join(sorted(known)) or 'no methods'}")
+    return [job for job in plan if job.method is None or job.method in {*BASES, *methods}]
+
+
 def all_jobs(plans: Iterable[list[Job] | AttnPOError]) -> list[Job]:
     """The jobs of several plans, each run once."""
     jobs: dict[str, Job] = {}
@@ -225,35 +322,21 @@ def all_jobs(plans: Iterable[list[Job] | AttnPOError]) -> list[Job]:
 
 
 def left_to_do(plan: list[Job], recorded: bool = False) -> list[Job]:
-    """What of a plan is to be run.
+    """The jobs of a plan that are to be run.
 
     Args:
         plan: each job behind those it needs.
-        recorded: leave out what is recorded, and what only such runs need.
+        recorded: leave out the runs that are recorded, and those that only such runs need.
     """
     left: list[Job] = []
     needed: set[str] = set()
     for job in reversed(plan):
-        # What others need of a run is its models or samples, of the probe its ranking, which is its record.
+        # Other jobs need the model or the samples of a run, which a record has not; the probe's record is all of it.
         takes = recorded and (job.kind == "probe" or job.run.id not in needed)
         if job.run.state() not in ("finished", *(["recorded"] if takes else [])):
             left.insert(0, job)
             needed |= {run.id for run in job.needs}
     return left
-
-
-def estimate_seconds(profile: Profile, jobs: list[Job], left: list[Job], workers: int) -> tuple[float, set[str]]:
-    """Seconds that those that are `left` of the jobs will take, and the kinds of run of which nothing is known.
-
-    From what finished runs of the kind took, else from the profile's `seconds`.
-    """
-    known = _known_seconds(jobs)
-    seconds, unknown = 0.0, set[str]()
-    for job in left:
-        mean = known.get(job.kind) or ([profile.seconds[job.kind]] if job.kind in profile.seconds else [])
-        seconds += sum(mean) / len(mean) if mean else 0.0
-        unknown |= set() if mean else {job.kind}
-    return seconds / workers, unknown
 
 
 def _check_labels(profile: Profile) -> None:
@@ -266,9 +349,12 @@ def _check_labels(profile: Profile) -> None:
 
 
 def check_methods(profile: Profile) -> None:
-    """Raise now what a job would raise only after minutes: unknown rewards, wrong arguments, wrong credit settings.
+    """Find wrong rewards, reward arguments and credit settings now, which a job would find only after minutes.
 
-    Loads torch, so call it only where there is something to run.
+    It loads torch, so it is to be called only where there is something to run.
+
+    Raises:
+        AttnPOError: the first setting that is wrong.
     """
     from attnpo.method.credit import CreditConfig
     from attnpo.probing.labels import LABELERS
@@ -285,13 +371,3 @@ def check_methods(profile: Profile) -> None:
         build(CreditConfig, method.credit, profile.path.name, f"methods.{name}.credit")
         if method.attnpo and method.heads == "oracle" and profile.data not in LABELERS:
             raise AttnPOError(f"{at}.heads: oracle labels are known for {', '.join(LABELERS)}, not {profile.data!r}")
-
-
-def _known_seconds(jobs: Iterable[Job]) -> dict[str, list[float]]:
-    """Durations of finished runs by kind, from the manifests (in a clone, those of the repository)."""
-    known: dict[str, list[float]] = {}
-    for job in jobs:
-        manifest = job.run.manifest()
-        if manifest is not None and manifest.get("finished") is not None:
-            known.setdefault(job.kind, []).append(manifest["wall_seconds"])
-    return known

@@ -1,54 +1,54 @@
 """Profiles: YAML files that hold every hyperparameter of a reproduction.
 
-A profile is read strictly: an unknown key, a missing one or a value of the wrong type is an error that names
-file and key. `extends: FILE` starts from another profile beside it. The section `quick` is a partial profile, merged
-over the rest when `--quick` is asked for. Nothing here imports torch, so that a finished reproduction is recognised at
-once.
+A profile is read strictly (`attnpo.schema`): an unknown key, a missing one or a value that cannot be is an error that
+names file and key. `extends: FILE` starts from another profile beside it. The section `quick` is a partial profile,
+merged over the rest by `--quick`. Nothing here imports torch, so that a finished reproduction is recognised at once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic.dataclasses import dataclass
 
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
-from attnpo.runs.settings import ArtefactSection, LaunchSection, ReportSection, TuningSection
-from attnpo.schema import _kind, _names, _nearest, build, merge
-from attnpo.training.settings import MethodSection, TrainSection
+from attnpo.runs.settings import BASE, BASES, ArtefactSection, LaunchSection, ReportSection, TuningSection
+from attnpo.schema import STRICT, NotNegative, Seeds, build, listed, merge, nearest, read_yaml
+from attnpo.testbed import EMBEDDED
+from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 
-BASES = ("base", "base@")
-"""The untrained model: in the tables, and on the validation problems beside the trials."""
 COMPOSED = "+attnpo"
 """Behind a method's name: the method with AttnPO on top."""
 
+_NOT_IN_FILES = ("path", "artefact")
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Profile:
     """A whole reproduction; `base`, the untrained model, is always evaluated beside `methods`."""
 
     name: str
-    model: str = "testbed"
+    model: str = EMBEDDED
     """`testbed` for the embedded model, otherwise a hub id or a folder."""
     revision: str | None = None
     """Hub revision, if `model` is a hub id."""
-    data: str = "testbed"
+    data: str = EMBEDDED
     """Problems to probe and train on: `testbed`, a JSON-lines file with `problem` and `answer` on each line,
     or a hub data set."""
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: Seeds = field(default_factory=lambda: [0])
+    """Seeds of every method, see `seeds_of`."""
     steps: StepsSection = field(default_factory=StepsSection)
-    method_seeds: dict[str, list[int]] = field(default_factory=dict)
-    """Seeds of single methods, in place of `seeds`."""
+    method_seeds: dict[str, Seeds] = field(default_factory=dict)
+    """Seeds of single methods, see `seeds_of`."""
     probe: ProbeSection
     train: TrainSection
-    credit: dict[str, Any] = field(default_factory=dict)
+    credit: CreditOptions = field(default_factory=dict)
     """Fields of `attnpo.method.credit.CreditConfig` for all methods with `attnpo`."""
     methods: dict[str, MethodSection]
     artefacts: dict[str, ArtefactSection] = field(default_factory=dict)
@@ -59,13 +59,13 @@ class Profile:
     study: StudySection | None = None
     """How the heads are studied: ensemble curve, intervention, stability."""
     launch: LaunchSection = field(default_factory=LaunchSection)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Kind of run to what one takes, for the time estimate of a plan while none of the kind has been measured."""
+    seconds: dict[str, NotNegative] = field(default_factory=dict)
+    """Kind of run to the seconds that one takes, for estimates while none of the kind has been measured."""
     report: ReportSection = field(default_factory=ReportSection)
     quick: bool = False
     """Whether the section `quick` of the file was merged in; never written in the file itself."""
     path: Path = Path()
-    """The file it was read from."""
+    """The file it was read from; never written in the file."""
     artefact: str | None = None
     """Set by `narrowed` where the artefact has an evaluation of its own; never written in the file."""
 
@@ -84,26 +84,26 @@ class Profile:
         """
         if name in self.methods:
             section = self.methods[name]
-            return dataclasses.replace(section, credit=merge(self.credit, section.credit))
+            return replace(section, credit=merge(self.credit, section.credit))
         rest, plus, surplus = name.partition(COMPOSED)
         stem, at, trial = rest.partition("@")
         if stem not in self.methods or surplus:
-            nearest, names = _nearest(name, self.methods), _names(self.methods)
-            raise AttnPOError(f"profile {self.name}: no method {name!r}{nearest}; it has {names}")
+            close, names = nearest(name, self.methods), listed(self.methods)
+            raise AttnPOError(f"profile {self.name}: no method {name!r}{close}; it has {names}")
         section = self.methods[stem]
         if at:
             if not trial.isdecimal() or not 1 <= int(trial) <= len(section.tune):
                 raise AttnPOError(f"profile {self.name}: {stem!r} has trials 1 to {len(section.tune)}, not {trial!r}")
             where = f"methods.{stem}.tune[{int(trial) - 1}]"
-            plain = {**dataclasses.asdict(section), "tune": [], "label": f"{section.label}, trial {trial}"}
+            plain = {**asdict(section), "tune": [], "label": f"{section.label}, trial {trial}"}
             section = build(MethodSection, merge(plain, section.tune[int(trial) - 1]), self.path.name, where)
         if plus:
             if section.attnpo:
                 raise AttnPOError(
                     f"profile {self.name}: {stem!r} is rescaled by AttnPO already; leave out {COMPOSED!r}"
                 )
-            section = dataclasses.replace(section, attnpo=True, label=f"{section.label} + AttnPO")
-        return dataclasses.replace(section, credit=merge(self.credit, section.credit))
+            section = replace(section, attnpo=True, label=f"{section.label} + AttnPO")
+        return replace(section, credit=merge(self.credit, section.credit))
 
     def studied(self) -> StudySection:
         """The section `study`.
@@ -129,9 +129,9 @@ class Profile:
             for name in sorted(set(names) - set(methods)):
                 where = f"artefacts.{artefact}.groups[{title!r}]"
                 raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
-        report = self.report if section.blocks is None else dataclasses.replace(self.report, blocks=section.blocks)
-        method_seeds = {} if section.evaluate and section.seeds else self.method_seeds
-        narrowed = dataclasses.replace(
+        report = self.report if section.blocks is None else replace(self.report, blocks=section.blocks)
+        method_seeds = {} if section.evaluate and section.seeds else self.method_seeds  # see `seeds_of`
+        narrowed = replace(
             self,
             methods=methods,
             seeds=section.seeds or self.seeds,
@@ -141,9 +141,9 @@ class Profile:
         if not section.evaluate:
             return narrowed
         where = f"artefacts.{artefact}.evaluate"
-        mapping = merge(dataclasses.asdict(self.evaluate), section.evaluate)
+        mapping = merge(asdict(self.evaluate), section.evaluate)
         evaluate = build(EvaluateSection, mapping, self.path.name, where)
-        return dataclasses.replace(narrowed, evaluate=evaluate, artefact=artefact)
+        return replace(narrowed, evaluate=evaluate, artefact=artefact)
 
     def makes(self) -> list[str]:
         """The artefacts that the profile makes: those it names, and `table1` in any case."""
@@ -158,10 +158,10 @@ class Profile:
         stems = list(self.methods if only is None else only)
         names = [f"{stem}@{k + 1}" for stem in stems for k in range(len(self.method(stem).tune))]
         if self.tuning is None or not names:
-            what = "no section 'tuning'" if self.tuning is None else f"no method with trials: {_names(stems)}"
+            what = "no section 'tuning'" if self.tuning is None else f"no method with trials: {listed(stems)}"
             raise AttnPOError(f"profile {self.name}: {what}; add one to compare hyperparameters")
         methods = {name: self.method(name) for name in names}
-        return dataclasses.replace(self, methods=methods, seeds=self.tuning.seeds, method_seeds={})
+        return replace(self, methods=methods, seeds=self.tuning.seeds, method_seeds={})
 
     def evaluation_of(self, method: str) -> EvaluateSection:
         """How a method is evaluated: trials, and the base that they are compared with (`base@`), on validation alone.
@@ -173,10 +173,17 @@ class Profile:
             return self.evaluate
         if self.tuning is None:
             raise AttnPOError(f"profile {self.name}: {method!r} is a trial, but there is no section 'tuning'; add one")
-        return dataclasses.replace(self.evaluate, tasks=self.tuning.tasks, samples=self.tuning.samples)
+        return replace(self.evaluate, tasks=self.tuning.tasks, samples=self.tuning.samples)
 
     def seeds_of(self, method: str) -> list[int]:
-        """The seeds that a method runs with; `base` has all of them."""
+        """The seeds that a method runs with.
+
+        The first of these that is set: `method_seeds` of the artefact, `method_seeds` of the profile, `seeds` of the
+        artefact, `seeds` of the profile. An artefact that has both `seeds` and an evaluation of its own does not look
+        at the profile's `method_seeds`. Those of the artefact count in `narrowed` profiles. Trials (`trials`) run with
+        `tuning.seeds`. With `--quick`, the `seeds` of the section `quick` replace all others but those. `base` and
+        `base@`, the untrained model, have the seeds of all methods together.
+        """
         if method in BASES:
             return sorted({seed for name in self.methods for seed in self.seeds_of(name)} | set(self.seeds))
         return self.method_seeds.get(method, self.seeds)
@@ -207,8 +214,8 @@ def find_profile(name_or_path: str) -> Path:
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     if name_or_path not in known:
         raise AttnPOError(
-            f"no profile {name_or_path!r}{_nearest(name_or_path, known)}; reproduce/profiles has "
-            f"{_names(known)}, or give a path that ends in .yaml"
+            f"no profile {name_or_path!r}{nearest(name_or_path, known)}; reproduce/profiles has "
+            f"{listed(known)}, or give a path that ends in .yaml"
         )
     return folder / f"{name_or_path}.yaml"
 
@@ -221,55 +228,66 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
         quick: merge the file's section `quick` over the rest.
 
     Raises:
-        AttnPOError: no such file, not YAML, an unknown or missing key, a value of the wrong type, or `quick`
-            asked of a file without that section. The line names file and key.
+        AttnPOError: no such file, not YAML, an unknown or missing key, a value of the wrong type or out of its range,
+            or `quick` asked of a file without that section. The line names file and key.
     """
     path = find_profile(name_or_path)
-    mapping = _read(path)
+    mapping = _read(path, ())
     overlay = mapping.pop("quick", None)
     if quick:
-        if not isinstance(overlay, dict):
-            raise AttnPOError(f"{path.name}: --quick needs a section 'quick'; add one, or run without --quick")
-        mapping = merge(mapping, overlay)
-        if "seeds" in overlay:  # of all methods and artefacts
-            mapping.pop("method_seeds", None)
-            artefacts = mapping.get("artefacts") or {}
-            own = ("seeds", "method_seeds")
-            mapping["artefacts"] = {name: {k: v for k, v in a.items() if k not in own} for name, a in artefacts.items()}
-    for key in ("path", "artefact"):
+        mapping = _with_quick(mapping, overlay, path.name)
+    for key in _NOT_IN_FILES:
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
-    profile = build(Profile, {**mapping, "quick": quick, "path": path}, path.name)
-    if not profile.seeds or len(set(profile.seeds)) != len(profile.seeds):
-        raise AttnPOError(f"{path.name}: seeds: {profile.seeds} must be different whole numbers, at least one")
-    of_methods = {"method_seeds": profile.method_seeds}
-    for artefact, section in profile.artefacts.items():
-        profile.narrowed(artefact)
-        of_methods[f"artefacts.{artefact}.method_seeds"] = section.method_seeds
-    for where, seeds_of in of_methods.items():
-        for name, seeds in seeds_of.items():
-            profile.method(name)
-            if not seeds or len(set(seeds)) != len(seeds):
-                raise AttnPOError(f"{path.name}: {where}.{name}: {seeds} must be different whole numbers, at least one")
-    for name in profile.methods:
-        if COMPOSED in name or "@" in name:
-            raise AttnPOError(f"{path.name}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")
-    if "base" in profile.methods:
-        raise AttnPOError(f"{path.name}: methods.base: 'base' is the untrained model and always there; rename it")
+    profile = replace(build(Profile, mapping, path.name), quick=quick, path=path)
+    _check_names(profile)
     return profile
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     """The file's mapping; with `extends`, merged over that of another file beside it."""
-    try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise AttnPOError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from error
+    mapping = read_yaml(path)
     if not isinstance(mapping, dict):
-        raise AttnPOError(f"{path.name}: a profile is a mapping of sections, this is {_kind(mapping)}")
+        what = "empty" if mapping is None else f"{type(mapping).__name__} {mapping!r:.60}"
+        raise AttnPOError(f"{path.name}: a profile is a mapping of sections, this is {what}")
     if "extends" not in mapping:
         return mapping
     other = path.with_name(str(mapping.pop("extends")))
     if other == path or not other.is_file():
         raise AttnPOError(f"{path.name}: extends: {other.name!r} is no other file beside it; name one")
-    return merge(_read(other), mapping)
+    if other in extended_by:
+        circle = " extends ".join(file.name for file in (*extended_by, path, other))
+        raise AttnPOError(f"{path.name}: extends: a circle, {circle}; take one of them out")
+    return merge(_read(other, (*extended_by, path)), mapping)
+
+
+def _with_quick(mapping: dict[str, Any], overlay: Any, file: str) -> dict[str, Any]:
+    if not isinstance(overlay, dict):
+        raise AttnPOError(f"{file}: --quick needs a section 'quick'; add one, or run without --quick")
+    merged = merge(mapping, overlay)
+    if "seeds" in overlay:  # they are those of all methods and artefacts
+        merged.pop("method_seeds", None)
+        artefacts = merged.get("artefacts")
+        for name, section in artefacts.items() if isinstance(artefacts, dict) else ():
+            if isinstance(section, dict):
+                own = {key: value for key, value in section.items() if key not in ("seeds", "method_seeds")}
+                merged["artefacts"] = {**merged["artefacts"], name: own}
+    return merged
+
+
+def _check_names(profile: Profile) -> None:
+    """That methods have names that can be theirs, that their trials can be read, and that what else names a method
+    names one of them."""
+    file = profile.path.name
+    for name, method in profile.methods.items():
+        if COMPOSED in name or "@" in name:
+            raise AttnPOError(f"{file}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")
+        for trial in range(len(method.tune)):
+            profile.method(f"{name}@{trial + 1}")
+    if BASE in profile.methods:
+        raise AttnPOError(f"{file}: methods.{BASE}: {BASE!r} is the untrained model and always there; rename it")
+    for artefact in profile.artefacts:
+        profile.narrowed(artefact)
+    for seeds in (profile.method_seeds, *(section.method_seeds for section in profile.artefacts.values())):
+        for name in seeds:
+            profile.method(name)

@@ -1,19 +1,10 @@
-"""The jobs behind a table and how they run: planned by what determines them, side by side, resumable.
+"""Runs the jobs of a plan side by side, so that a stopped call goes on where it stood.
 
-    probe ─┬─ train (method × seed) ─┬─ eval
-           │                         └─ stability
-           └─ ensemble, intervention
-    responses ── ensemble, intervention, stability        (of the untrained model, for the studies of its heads)
-    eval of the untrained model (seed)
-
-Each job is one process (`python -m attnpo.cli …`) on one thread; a finished run is never started again. The
-run ids chain: a training run's spec contains the probe's id, an evaluation's the training run's. So the whole
-plan is known before anything has run, and a changed profile gives new ids to just what it changes.
+Each job is one process (`python -m attnpo.cli …`) on one thread; a finished run is never started again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -22,17 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.console import Console
 
 from attnpo.environment import checkout_root
-from attnpo.errors import AttnPOError
+from attnpo.files import locked
 from attnpo.runs.plan import Job, check_methods
 from attnpo.runs.profile import Profile
-from attnpo.runs.progress import _Display
+from attnpo.runs.progress import Display
 from attnpo.testbed import EMBEDDED
 
 WATCH_VARIABLE = "ATTNPO_RUNNER_PIPE"
@@ -42,27 +34,18 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
-"""For glibc: keep freed memory. Else every decoding step maps its tensors anew: 10 to 20 % of the time on a CPU."""
+"""For glibc: keep freed memory. Without it every decoding step maps its tensors anew: 10 to 20 % of a CPU's time."""
 _POLL_SECONDS = 0.2
 
 
-# running it
-
-
-@contextmanager
-def only_runner(results_dir: Path) -> Iterator[None]:
+def only_runner(results_dir: Path) -> AbstractContextManager[BinaryIO]:
     """Hold `results_dir` against a second runner.
 
     Raises:
         AttnPOError: another runner is at work there.
     """
-    results_dir.mkdir(parents=True, exist_ok=True)
-    with (results_dir / ".lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AttnPOError(f"{results_dir}: another `attnpo run` is at work here; wait for it or stop it") from None
-        yield
+    message = f"{results_dir}: another `attnpo run` is at work here; wait for it or stop it"
+    return locked(results_dir / ".lock", message=message)
 
 
 def run_jobs(
@@ -74,41 +57,57 @@ def run_jobs(
     console: Console,
     consent: bool = False,
 ) -> list[Job]:
-    """Run what is left of a plan, `workers` at a time; the failed and the jobs that waited for them come back.
+    """Run what is left of a plan, `workers` jobs at a time.
 
-    `left`: see `left_to_do`; `consent`: the user's, to tasks that run what the model writes.
-    A failed job is reported with its log and the others go on. On SIGINT or SIGTERM, and when this process
-    dies in any way, the jobs' processes are killed.
+    A failed job is reported with its log, and the others go on. On SIGINT or SIGTERM, and when this process dies in
+    any way, the jobs' processes are killed.
+
+    Args:
+        profile: of the jobs.
+        results_dir: results/<profile>.
+        plan: the whole plan, for the count of runs.
+        left: the jobs to run, see `left_to_do`; those that are ready start in this order.
+        workers: processes side by side.
+        console: where progress is shown.
+        consent: the user's, to tasks that run what the model writes.
+
+    Returns:
+        The jobs that failed, and those that waited for them.
     """
-    waiting = list(left)
-    finished = {job.run.id for job in plan} - {job.run.id for job in left}
-    if not waiting:
+    if not left:
         return []
     check_methods(profile)
-    read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
+    waiting = {job.run.id: job for job in left}
+    order = {id: place for place, id in enumerate(waiting)}
+    waits = TopologicalSorter({id: [run.id for run in job.needs if run.id in order] for id, job in waiting.items()})
+    waits.prepare()
+    ready: list[str] = []
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
-    display = _Display(profile, plan, finished, workers, console)
+    done = len(plan) - len(left)
+    read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with display:
-            while waiting or running:
-                ready = [job for job in waiting if all(run.id in finished for run in job.needs)]
-                for job in ready[: max(0, workers - len(running))]:
-                    waiting.remove(job)
+        with Display(len(plan), done, profile.train.steps, console) as display:
+            while True:
+                ready = sorted([*ready, *waits.get_ready()], key=order.__getitem__)
+                while ready and len(running) < workers:
+                    job = waiting.pop(ready.pop(0))
                     running[job] = _start(job, profile, results_dir, read_end, consent)
-                if not running:  # what is left waits for a failed job
+                if not running:  # all are done, or what is left waits for a failed job
                     break
                 time.sleep(_POLL_SECONDS)
                 for job, process in list(running.items()):
-                    if process.poll() is not None:
-                        del running[job]
-                        if process.returncode == 0 and job.run.state() == "finished":
-                            finished.add(job.run.id)
-                        else:
-                            failed.append(job)
-                            display.say(_failure(job, process.returncode))
-                display.update(running, finished)
+                    if process.poll() is None:
+                        continue
+                    del running[job]
+                    if process.returncode == 0 and job.run.state() == "finished":
+                        waits.done(job.run.id)
+                        done += 1
+                    else:
+                        failed.append(job)
+                        display.say(_failure(job, process.returncode))
+                display.update(running, done)
     finally:
         for process in running.values():
             os.killpg(process.pid, signal.SIGKILL)
@@ -116,7 +115,7 @@ def run_jobs(
         signal.signal(signal.SIGTERM, previous)
         os.close(read_end)
         os.close(write_end)
-    return failed + waiting
+    return [*failed, *waiting.values()]
 
 
 def die_with_runner() -> None:

@@ -13,27 +13,26 @@ is written. Manifests and records are small and belong in git, samples and model
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from attnpo.environment import device, git_state, package_versions
 from attnpo.errors import AttnPOError
-from attnpo.files import atomic_write_csv, atomic_write_json, canonical_json, sha256_file
+from attnpo.files import atomic_write_csv, atomic_write_json, canonical_json, locked, sha256_file
 from attnpo.runs.records import RECORD_FILE, RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 State = Literal["absent", "unfinished", "recorded", "finished"]
-_LOCK_SECONDS = 10.0  # a job whose runner was killed takes a moment to die
+_LOCK_SECONDS = 10.0  # for a job whose runner was killed to die
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
@@ -80,8 +79,8 @@ class Run:
     def state(self) -> State:
         """How far it is.
 
-        `finished`: done, all outputs there. `recorded`: done, and of its outputs what the tables need is there, as in
-        a fresh clone. `unfinished`: begun. `absent`: none of these.
+        `finished`: done, and all outputs are there. `recorded`: done, and those outputs are there that tables and
+        figures need, as in a fresh clone. `unfinished`: begun. `absent`: none of these.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -109,27 +108,14 @@ class Run:
 
         return pd.read_csv(self.folder / RECORD_FILE, dtype={"problem_id": str, "chain": str})
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run's lock file; released by the system when the process dies, however it dies.
+    def lock(self) -> AbstractContextManager[BinaryIO]:
+        """Hold the run's lock file; the system lets go of it when the process dies, however it dies.
 
         Raises:
             AttnPOError: another live process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
-            deadline = time.monotonic() + _LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise AttnPOError(
-                            f"{self.folder}: another process computes this run; wait or stop it"
-                        ) from None
-                    time.sleep(0.1)
-            yield
+        message = f"{self.folder}: another process computes this run; wait or stop it"
+        return locked(self.folder / ".lock", _LOCK_SECONDS, message)
 
     def compute(self, command: str, work: Callable[[Path], Iterable[Path]], context: Mapping[str, Any]) -> bool:
         """Do the run unless it is finished; False if there was nothing to do.
@@ -137,35 +123,15 @@ class Run:
         Args:
             command: how to do it again, for the manifest.
             work: given the folder, does it (or goes on with it) and returns its output files, inside it.
-            context: more for the manifest, e.g. profile and input hashes.
+            context: more for the manifest, e.g. the profile's name.
 
         Raises:
             AttnPOError: another live process computes it.
         """
         with self.lock():
-            before = self.manifest()
-            state = self.state()
-            if state == "finished":
+            if self.state() == "finished":
                 return False
-            now = _now()
-            manifest: dict[str, Any] = {
-                "run_id": self.id,
-                **context,
-                "spec": self.spec,
-                "command": command,
-                "git": git_state(),
-                "versions": package_versions(),
-                "device": device(),
-                "started": now,
-                "resumed": [],
-                "finished": None,
-                "wall_seconds": 0.0,
-                "outputs": {},
-            }
-            if state == "unfinished" and before is not None:
-                manifest["started"] = before["started"]
-                manifest["resumed"] = [*before["resumed"], now]
-                manifest["wall_seconds"] = before["wall_seconds"] + self._seconds_of_last_attempt(before)
+            manifest = self._begun(command, context)
             atomic_write_json(self.folder / "manifest.json", manifest)
             begin = time.monotonic()
             outputs = list(work(self.folder))
@@ -181,6 +147,31 @@ class Run:
             }
             atomic_write_json(self.folder / "manifest.json", manifest)
             return True
+
+    def _begun(self, command: str, context: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest of a run that begins, or that goes on where an earlier attempt was stopped."""
+        now = _now()
+        manifest: dict[str, Any] = {
+            "run_id": self.id,
+            **context,
+            **{key: self.spec.get(key) for key in ("kind", "method", "seed")},
+            "spec": self.spec,
+            "command": command,
+            "git": git_state(),
+            "versions": package_versions(),
+            "device": device(),
+            "started": now,
+            "resumed": [],
+            "finished": None,
+            "wall_seconds": 0.0,
+            "outputs": {},
+        }
+        before = self.manifest()
+        if before is not None and self.state() == "unfinished":
+            manifest["started"] = before["started"]
+            manifest["resumed"] = [*before["resumed"], now]
+            manifest["wall_seconds"] = before["wall_seconds"] + self._seconds_of_last_attempt(before)
+        return manifest
 
     def _seconds_of_last_attempt(self, manifest: dict[str, Any]) -> float:
         """Seconds a killed attempt is known to have worked: to the last file it wrote."""

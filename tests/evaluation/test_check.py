@@ -211,6 +211,8 @@ def test_write_then_check(sampler: Sampler, tmp_path: Path, capsys: pytest.Captu
             ["--write", "x.json", "--limit", "4"],
             "4 problems can show no change at a false-alarm rate of 0.01; take at least 11",
         ),
+        (["--write", "x.json", "--samples", "0"], "check: samples: 0 must be at least 1"),
+        (["--write", "x.json", "--false-alarm", "0"], "check: false_alarm: 0.0 must be above 0"),
         (["--write", "x.json", "--tasks", "attnpo_none"], "there is no task 'attnpo_none'"),
     ],
 )

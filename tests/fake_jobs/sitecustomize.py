@@ -33,28 +33,27 @@ def begin(title: str) -> None:
         raise RuntimeError("made to fail")
 
 
-def run_probe(source: Any, steps: Any, settings: Any, out_dir: Path, seed: int = 0) -> Path:
+def run_of(values: tuple[Any, ...]) -> tuple[Path, dict[str, Any]]:
+    """The run's folder among the arguments, and what determines the run."""
+    folder = next(v for v in values if isinstance(v, Path) and (v / "manifest.json").is_file())
+    return folder, json.loads((folder / "manifest.json").read_text())["spec"]
+
+
+def run_probe(*values: Any) -> Path:
     begin("probe")
+    out_dir, _ = run_of(values)
     (out_dir / "heads.json").write_text(json.dumps(HEADS))
     return out_dir / "heads.json"
 
 
-def run_training(
-    source: Any,
-    steps: Any,
-    train: Any,
-    method: Any,
-    seed: int,
-    heads_file: Path | None,
-    default_heads: int,
-    out_dir: Path,
-) -> Path:
+def run_training(*values: Any) -> Path:
+    out_dir, run = run_of(values)
     log = out_dir / "log.jsonl"
     done = len(log.read_text().splitlines()) if log.is_file() else 0
-    name = json.loads((out_dir / "manifest.json").read_text())["spec"]["method"]
-    begin(f"train {name} {seed} from {done}")
-    assert (heads_file is not None) == method.needs_probe
-    for step in range(done + 1, train.steps + 1):
+    begin(f"train {run['method']} {run['seed']} from {done}")
+    has_heads = any(isinstance(v, Path) and v.name == "heads.json" for v in values)
+    assert has_heads == (run["probe"] is not None)
+    for step in range(done + 1, run["train"]["steps"] + 1):
         time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", "0")))
         with log.open("a") as file:
             file.write(json.dumps({"step": step}) + "\n")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
@@ -10,22 +9,6 @@ from hypothesis import strategies as st
 
 from attnpo.errors import AttnPOError
 from attnpo.method.ranking import ensemble_ranking_accuracy, step_ranking_accuracy
-from attnpo.probing.heads import HeadRanking, RankedHead
-
-ABOUT = {
-    "model": "tiny",
-    "revision": None,
-    "phrase_set": "corrected",
-    "min_chars": 1,
-    "label_source": "oracle",
-    "n_responses": 3,
-    "n_pairs": 7,
-}
-
-
-def ranking():
-    heads = ((0, 0, 0.5), (0, 1, 0.9), (1, 0, 0.9), (1, 2, 0.95))
-    return HeadRanking(**ABOUT, heads=tuple(RankedHead(*h, h[2] - 0.05, h[2] + 0.05) for h in heads))
 
 
 def test_pairs_are_counted_by_hand():
@@ -135,78 +118,3 @@ def test_bad_input_is_named():
         step_ranking_accuracy([score, score], [label, label[:2]])
     with pytest.raises(AttnPOError, match="confidence 95"):
         step_ranking_accuracy([score], [label], confidence=95)
-
-
-def test_top_breaks_ties_by_layer_and_head():
-    assert ranking().top(3) == [(1, 2), (0, 1), (1, 0)]
-    for n in (0, 5):
-        with pytest.raises(AttnPOError, match="give 1 to 4"):
-            ranking().top(n)
-
-
-def test_matrix_shows_what_was_measured():
-    nan = torch.nan
-    want = torch.tensor([[0.5, 0.9, nan], [0.9, nan, 0.95]], dtype=torch.float64)
-    torch.testing.assert_close(ranking().matrix(), want, equal_nan=True)
-
-
-def test_ranking_from_a_result():
-    result = step_ranking_accuracy(*simulated(10, 0))
-    about = {k: v for k, v in ABOUT.items() if k not in ("n_responses", "n_pairs")}
-    made = HeadRanking.of(result, [(3, 1), (0, 2)], **about)
-    assert [(e.layer, e.head) for e in made.heads] == [(0, 2), (3, 1)]
-    assert made.heads[1].sra == result.sra[0].item()
-    assert (made.n_responses, made.n_pairs) == (10, 90)
-
-
-def test_json_round_trip(tmp_path):
-    made = ranking()
-    assert HeadRanking.from_json(made.to_json()) == made
-    assert json.loads(made.to_json())["heads"][0]["layer"] == 0
-    path = tmp_path / "new" / "heads.json"
-    made.save(path)
-    made.save(path)
-    assert HeadRanking.load(path) == made
-    assert [p.name for p in path.parent.iterdir()] == ["heads.json"]
-
-
-def changed(**values):
-    return json.dumps(json.loads(ranking().to_json()) | values)
-
-
-HEAD = json.loads(ranking().to_json())["heads"][0]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (ranking().to_json()[:200], "not a head ranking"),
-        ("", "not a head ranking"),
-        ("[]", "not a head ranking"),
-        (changed(threshold=1), r"unknown \['threshold'\]"),
-        (changed(heads={}), "not a list"),
-        (changed(heads=[]), "no heads"),
-        (changed(heads=[3]), "not a head: 3"),
-        (changed(heads=[{"layer": 0}]), r"missing \['head', 'high', 'low', 'sra'\]"),
-        (changed(heads=[HEAD, HEAD]), "listed twice"),
-        (changed(heads=[HEAD | {"layer": "0"}]), "`layer` is '0'"),
-        (changed(heads=[HEAD | {"sra": 1.5}]), "outside 0 to 1"),
-        (changed(heads=[HEAD | {"sra": float("nan")}]), "outside 0 to 1"),
-        (changed(min_chars="80"), "`min_chars` is '80'"),
-        (changed(model=None), "`model` is None"),
-    ],
-)
-def test_other_files_are_refused_by_name(tmp_path, text, message):
-    path = tmp_path / "heads.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(AttnPOError, match=message) as error:
-        HeadRanking.load(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_missing_and_binary_files(tmp_path):
-    with pytest.raises(AttnPOError, match=r"No such file.*attnpo probe"):
-        HeadRanking.load(tmp_path / "none.json")
-    (tmp_path / "weights.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(AttnPOError, match=r"weights\.json"):
-        HeadRanking.load(tmp_path / "weights.json")

@@ -219,7 +219,7 @@ def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) ->
 def test_the_trade_off_is_a_line_through_the_plain_methods(tmp_path: Path) -> None:
     plain = {f"p{i}": {"label": f"P{i}", "reward": "rloo"} for i in range(4)}
     told = {"text": "Think for {n} tokens.", "low": 1, "high": 9, "evaluate": 5}
-    more = {"told": {"label": "Told", "reward": "l1_exact", "tell": told}}
+    more = {"told": {"label": "Told", "reward": "l1_exact", "target_length": told}}
     profile = fake_profile(tmp_path, methods={**PROFILE["methods"], **plain, **more})
 
     def row(method: str, tokens: float, correct: float) -> tables.Row:

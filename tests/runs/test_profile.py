@@ -73,6 +73,12 @@ def test_merge_changes_neither_side() -> None:
         ("evaluate", "tasks", "attnpo_testbed", r"evaluate\.tasks: 'attnpo_testbed' is not a list"),
         ("evaluate", "limit", "all", r"evaluate\.limit: 'all' is not a whole number or null"),
         (None, "train", 3, r"train: 3 is not a mapping"),
+        ("train", "steps", 0, r"train\.steps: 0 must be at least 1"),
+        ("train", "learning_rate", 0.0, r"train\.learning_rate: 0\.0 must be above 0"),
+        ("probe", "temperature", 0, r"probe\.temperature: 0 must be above 0"),
+        ("evaluate", "temperature", -0.1, r"evaluate\.temperature: -0\.1 must be at least 0"),
+        ("evaluate", "top_p", 0, r"evaluate\.top_p: 0 must be above 0"),
+        ("evaluate", "tasks", [], r"evaluate\.tasks: \[\] must have a length of at least 1"),
         (None, "seeds", [1, 1], r"seeds: \[1, 1\] must be different"),
         (None, "seeds", ["a"], r"seeds\[0\]: 'a' is not a whole number"),
         (None, "methods", {"base": {"label": "b", "reward": "rloo"}}, r"methods\.base: .* untrained"),
@@ -108,6 +114,19 @@ def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match=r"broken\.yaml: not valid YAML") as caught:
         load_profile(str(tmp_path / "broken.yaml"))
     assert "\n" not in str(caught.value)
+
+
+def test_earlier_names_of_keys_are_answered_with_those_of_now(tmp_path: Path) -> None:
+    method = PROFILE["methods"]["attnpo"]
+    for changes, message in (
+        ({"tell": {}}, r"methods\.a\.tell: unknown key; it is called 'target_length' now"),
+        ({"tune": [{"tell": {}}]}, r"methods\.a\.tune\[0\]\.tell: unknown key; it is called 'target_length' now"),
+        ({"credit": {"reading": "summary"}}, r"methods\.a\.credit: 'reading' is called 'variant' now"),
+    ):
+        with pytest.raises(AttnPOError, match=rf"fake\.yaml: {message}"):
+            fake_profile(tmp_path, methods={"a": {**method, **changes}})
+    with pytest.raises(AttnPOError, match=r"fake\.yaml: credit: 'reading' is called 'variant' now"):
+        fake_profile(tmp_path, credit={"reading": "summary"})
 
 
 def test_quick_without_a_section_is_refused(tmp_path: Path) -> None:
@@ -178,7 +197,7 @@ def test_trials_are_merged_and_evaluated_on_validation_alone(tmp_path: Path) -> 
         untuned.evaluation_of("kimi@1")
     wrong = {**TRIALS["kimi"], "tune": [{"reward_arg": {}}]}
     with pytest.raises(AttnPOError, match=r"fake\.yaml: methods\.kimi\.tune\[0\]\.reward_arg: unknown key"):
-        fake_profile(tmp_path, methods={"kimi": wrong}, tuning=TUNING).method("kimi@1")
+        fake_profile(tmp_path, methods={"kimi": wrong}, tuning=TUNING)
 
 
 def test_an_artefact_names_its_methods_and_seeds(tmp_path: Path) -> None:
@@ -200,7 +219,7 @@ def test_an_artefact_names_its_methods_and_seeds(tmp_path: Path) -> None:
         ({"method_seeds": {"kim": [1]}}, "no method 'kim'"),
         ({"methods": {"a@1": TRIALS["attnpo"]}}, r"methods\.a@1: .* have a meaning; rename it"),
         ({"methods": {"a+attnpo": TRIALS["attnpo"]}}, "have a meaning; rename it"),
-        ({"methods": {"a": {**TRIALS["attnpo"], "n_heads": 0}}}, "n_heads 0 must be at least 1"),
+        ({"methods": {"a": {**TRIALS["attnpo"], "n_heads": 0}}}, r"methods\.a\.n_heads: 0 must be at least 1"),
         (
             {"methods": {"a": {**TRIALS["attnpo"], "n_heads": 2, "heads": "all"}}},
             "heads top, worst or random, not 'all'",
@@ -208,8 +227,15 @@ def test_an_artefact_names_its_methods_and_seeds(tmp_path: Path) -> None:
         ({"methods": {"a": {**TRIALS["attnpo"], "estimator": "gae"}}}, r"methods\.a\.estimator: 'gae' is not"),
         ({"methods": {"a": {**TRIALS["attnpo"], "phrases": "mine"}}}, r"methods\.a\.phrases: 'mine'"),
         (
-            {"methods": {"a": {**TRIALS["attnpo"], "tell": {"text": "Be short.", "low": 1, "high": 2, "evaluate": 1}}}},
-            "tell needs {n} in its text",
+            {
+                "methods": {
+                    "a": {
+                        **TRIALS["attnpo"],
+                        "target_length": {"text": "Be short.", "low": 1, "high": 2, "evaluate": 1},
+                    }
+                }
+            },
+            r"methods\.a\.target_length: needs {n} in its text",
         ),
     ],
 )
@@ -236,6 +262,14 @@ def test_a_profile_extends_another_beside_it(tmp_path: Path) -> None:
         child.write_text(f"extends: {name}\nname: child\n")
         with pytest.raises(AttnPOError, match=f"child.yaml: extends: '{name}' is no other file beside it"):
             load_profile(str(child))
+
+
+def test_profiles_that_extend_each_other_are_one_line(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {other}.yaml\n")
+    circle = "a.yaml extends b.yaml extends c.yaml extends a.yaml"
+    with pytest.raises(AttnPOError, match=f"c.yaml: extends: a circle, {circle}"):
+        load_profile(str(tmp_path / "a.yaml"))
 
 
 def test_an_artefact_may_have_blocks_and_an_evaluation_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,11 +18,12 @@ from typing import Any
 import pytest
 from fakes import PROFILE, fake_profile, write_profile
 from places import TESTS
+from rich.console import Console
 
 from attnpo.errors import AttnPOError
 from attnpo.runs.plan import check_methods, plan_runs, train_spec
 from attnpo.runs.profile import Profile
-from attnpo.runs.progress import steps_done
+from attnpo.runs.progress import Display, steps_done
 from attnpo.runs.store import run_id
 
 
@@ -95,19 +97,19 @@ def test_settings_of_a_method_change_its_ids_and_no_other(tmp_path: Path, world:
 
     plain = train_spec(fake_profile(tmp_path, **world), "tlmre", 0)
     assert not {"estimator", "grpo", "tell", "n_heads", "phrases", "tune", "label"} & plain["settings"].keys()
-    tell = {"text": "Think for {n} tokens.", "low": 1, "high": 2, "evaluate": 1}
+    target = {"text": "Think for {n} tokens.", "low": 1, "high": 2, "evaluate": 1}
     flags: list[dict[str, Any]] = [
         {},
         {"estimator": "grpo"},
         {"grpo": {"epsilon_high": 0.28}},
-        {"tell": tell},
+        {"target_length": target},
         {"n_heads": 1},
         {"n_heads": 8},
         {"phrases": "published"},
         *({"heads": heads} for heads in ("worst", "random", "all", "oracle", [[1, 2]])),
         {"heads": "random", "n_heads": 8},
         *({"credit": {key: False}} for key in ("positive", "negative", "schedule", "difficulty")),
-        {"credit": {"reading": "summary"}},
+        {"credit": {"variant": "summary"}},
         {"reward": "dler"},
     ]
     assert len({id_of(**flag) for flag in flags}) == len(flags)
@@ -160,6 +162,41 @@ def test_steps_done_reads_the_last_whole_line(tmp_path: Path) -> None:
     assert steps_done(log) == 0
     log.write_text('{"step": 1}\n{"step": 12}\n{"ste')
     assert steps_done(log) == 12
+
+
+# showing it
+
+
+def test_where_there_is_no_terminal_a_line_is_written_when_a_run_ends(
+    tmp_path: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job for job in plan_runs(fake_profile(tmp_path, **world), tmp_path) if job.kind == "train"][:2]
+    jobs[0].run.folder.mkdir(parents=True)
+    log = jobs[0].run.folder / "log.jsonl"
+    out = io.StringIO()
+    with Display(6, 1, 4, Console(file=out, width=200)) as display:
+        display.bars.get_time = iter(range(0, 1000, 60)).__next__
+        display.update(jobs, 1)
+        for step in (1, 2):  # of 4: of no run that has ended
+            log.write_text(json.dumps({"step": step}) + "\n")
+            display.update(jobs, 1)
+        display.update(jobs[1:], 2)
+        display.update([], 6)
+    first, second, last = out.getvalue().splitlines()
+    assert first == "1/6 runs; train rloo seed 0; train tlmre seed 0"
+    assert re.fullmatch(r"2/6 runs, about \d+:\d\d(:\d\d)? left; train tlmre seed 0", second)
+    assert last == "6/6 runs"
+
+
+def test_on_a_terminal_bars_show_steps_and_runs(tmp_path: Path, world: dict[str, Any]) -> None:
+    jobs = [job for job in plan_runs(fake_profile(tmp_path, **world), tmp_path) if job.kind != "probe"][:2]
+    out = io.StringIO()
+    with Display(6, 3, 4, Console(file=out, width=120, force_terminal=True, color_system=None)) as display:
+        display.update(jobs, 3)
+        display.bars.refresh()
+    shown = out.getvalue()
+    assert "3/6" in shown
+    assert "train rloo seed 0" in shown and "0/4" in shown
 
 
 # running it
@@ -241,6 +278,15 @@ def test_a_plan_runs_to_the_table_and_then_never_again(tmp_path: Path, world: di
     manifest = json.loads(next((call.results / "raw").glob("train-attnpo-*/manifest.json")).read_text())
     assert manifest["command"] == "attnpo train --profile fake.yaml --method attnpo --seed 0"
     assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_one_at_a_time_the_order_is_the_plan_s(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}, "seeds": [1, 0]}
+    call = Call(tmp_path, world)
+    code, _, err = call("--jobs", "1")
+    assert code == 0, err
+    titles = [job.title for job in plan_runs(fake_profile(tmp_path, **world), tmp_path)]
+    assert [re.sub(r" from 0$", "", job) for job in call.jobs()] == [title.replace(" seed", "") for title in titles]
 
 
 def loads_no_torch(call: Call) -> bool:

@@ -13,7 +13,7 @@ from fakes import fake_samples
 from attnpo import files
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
-from attnpo.files import atomic_write_json, atomic_write_jsonl, atomic_write_text
+from attnpo.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, locked
 from attnpo.runs import store
 from attnpo.runs.derive import derive
 from attnpo.runs.store import Run, run_id
@@ -130,6 +130,16 @@ def test_a_run_that_another_process_computes_is_left_alone(tmp_path: Path, monke
         other.kill()
         other.wait()
         assert run.compute("attnpo eval", work, {})  # the lock died with its holder
+
+
+def test_a_file_is_locked_against_another_opening_of_the_same_process(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with locked(path) as file:
+        file.write(b"kept")
+        with pytest.raises(AttnPOError, match="mine"), locked(path, 0.15, "mine"):
+            raise AssertionError("it was locked twice")
+    with locked(path):
+        assert path.read_bytes() == b"kept"
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_target_lengths_are_in_the_prompt_and_in_the_column() -> None:
 def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
     target = TargetLengthSection(text="Think for {n} tokens.", low=40, high=60, evaluate=50)
-    method = changed(profile.method("attnpo"), reward="l1_max", tell=target, heads="oracle")
+    method = changed(profile.method("attnpo"), reward="l1_max", target_length=target, heads="oracle")
     model = train(profile, method, tmp_path / "run", steps=1, save_steps=1)
     assert (model / "config.json").is_file()
 

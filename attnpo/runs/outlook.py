@@ -1,0 +1,63 @@
+"""What a plan means before it runs: how many runs there are, and how long they may take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from attnpo.errors import AttnPOError
+from attnpo.runs.plan import Job, Plans, all_jobs
+from attnpo.runs.profile import Profile
+
+
+def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
+    """Lines for people: runs by kind, time, and which artefacts cannot be made.
+
+    Args:
+        profile: for its `seconds`.
+        plans: of all artefacts; the durations of their finished runs are looked at.
+        jobs: those asked for.
+        left: those of them that are to be run.
+        workers: runs side by side.
+    """
+    kinds = Counter(job.kind for job in left)
+    seconds, unknown = estimate_seconds(profile, all_jobs(plans.values()), left, workers)
+    lines = [f"{len(jobs)} runs, {len(left)} to do: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}"]
+    if left and unknown == set(kinds):
+        lines.append("no time estimate: no such run has been measured, and the profile's `seconds` says nothing")
+    elif left:
+        but = f", without {', '.join(sorted(unknown))}, of which nothing is known" if unknown else ""
+        about = f"{clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{clock(seconds)} minutes"
+        lines.append(f"about {about} with {workers} side by side{but}")
+    return lines + [f"{name}: not made, {error}" for name, error in plans.items() if isinstance(error, AttnPOError)]
+
+
+def estimate_seconds(profile: Profile, jobs: list[Job], left: list[Job], workers: int) -> tuple[float, set[str]]:
+    """Seconds that the jobs `left` will take, and the kinds of run of which nothing is known.
+
+    A kind takes the mean of what its finished runs among `jobs` took, or else the profile's `seconds`.
+    """
+    known = _known_seconds(jobs)
+    seconds, unknown = 0.0, set[str]()
+    for job in left:
+        mean = known.get(job.kind) or ([profile.seconds[job.kind]] if job.kind in profile.seconds else [])
+        seconds += sum(mean) / len(mean) if mean else 0.0
+        unknown |= set() if mean else {job.kind}
+    return seconds / workers, unknown
+
+
+def _known_seconds(jobs: Iterable[Job]) -> dict[str, list[float]]:
+    """Durations of finished runs by kind, from their manifests; those of the repository count too."""
+    known: dict[str, list[float]] = {}
+    for job in jobs:
+        manifest = job.run.manifest()
+        if manifest is not None and manifest.get("finished") is not None:
+            known.setdefault(job.kind, []).append(manifest["wall_seconds"])
+    return known
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
