@@ -196,7 +196,8 @@ def _worst(problems: list[_Problem]) -> str:
     for each. That of the type that fitted best is shown, the deepest one or one with a range; else all are joined.
     """
     first = min(problems, key=lambda problem: not problem.unknown)
-    here = [problem for problem in problems if problem.key.startswith(first.key)]
+    inside = (f"{first.key}.", f"{first.key}[")
+    here = [problem for problem in problems if problem.key == first.key or problem.key.startswith(inside)]
     best = max(here, key=lambda problem: (len(problem.key), problem.kind in _RANGES))
     if first.unknown or len(here) == 1:
         return str(first)
@@ -211,8 +212,8 @@ def _without_none(hint: Any) -> Any:
 
 
 def _item(hint: Any) -> Any:
-    """The type of the items of a list or the values of a dict."""
-    arguments = typing.get_args(hint)
+    """The type of the items of a list or a tuple, or of the values of a dict."""
+    arguments = [argument for argument in typing.get_args(hint) if argument is not ...]
     return arguments[-1] if arguments else None
 
 

@@ -14,11 +14,18 @@ from attnpo.errors import AttnPOError
 from attnpo.schema import STRICT, Count, Options, Positive, Seeds, Share, build, read_yaml
 
 
+@dataclass(frozen=True, config=STRICT)
+class Level:
+    name: str
+    depth: int
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Inner:
     steps: Count
     rate: Positive = 1.0
     share: Share = 0.5
+    levels: tuple[Level, ...] = ()
     pairs: Literal["top"] | list[tuple[Count, int]] = "top"
     limit: Count | None = None
     more: Options = field(default_factory=dict)
@@ -37,6 +44,7 @@ def test_values_keep_their_types() -> None:
         "steps": 2,
         "rate": 3.0,
         "share": 0.5,
+        "levels": (),
         "pairs": [(1, 2)],
         "limit": None,
         "more": {"a": 1, "b": 1.0, "c": [True, None]},
@@ -70,10 +78,13 @@ def test_a_changed_copy_is_checked_again() -> None:
         ({"pairs": [[1, 2], [0, 2]]}, "pairs[1][0]: 0 must be at least 1"),
         ({"pairs": [[1, 2], [3]]}, "pairs[1][1]: missing; add it"),
         ({"pairs": [[1, 2, 3]]}, "pairs[0]: [1, 2, 3] must have a length of at most 2"),
+        ({"levels": [{}]}, "levels[0].name: missing; add it"),
+        ({"levels": [{"name": "x", "depth": "y"}]}, "levels[0].depth: 'y' is not a whole number"),
+        ({"levels": [{"nam": "x"}]}, "levels[0].nam: unknown key, did you mean 'name'?; valid keys are name, depth"),
         ({"more": {"a": [float("inf")]}}, "more: {'a': [inf]} holds NaN or infinity; give finite numbers"),
         (
             {"setps": 1, "steps": ...},  # not the missing one that it causes
-            "setps: unknown key, did you mean 'steps'?; valid keys are steps, rate, share, pairs, limit, more",
+            "setps: unknown key, did you mean 'steps'?; valid keys are steps, rate, share, levels, pairs, limit, more",
         ),
         ({"steps": ...}, "steps: missing; add it"),
     ],
