@@ -6,13 +6,14 @@ Deviations from the published verl code:
 - Clip, token-mean loss and the constant learning rate are TRL's versions of the same rules.
 - A response that a baseline truncates is wrong: it is not rescaled, and p counts it as wrong.
 
-Three methods of `GRPOTrainer` are overridden, each through `super()`:
+Four methods of `GRPOTrainer` are overridden, each through `super()`:
 
 - `_calculate_rewards` shapes the correctness of all processes into a length reward and assigns the advantages, since a
   process alone sees only its own completions and a group may lie on several processes.
 - `_generate_and_score_completions` takes those advantages in place of TRL's, drops what they drop, and rescales them
   into (B, T) advantages, which TRL's loss takes.
-- `_get_per_token_logps_and_entropies` runs in parts of like length, so that little of a forward pass is padding.
+- `_prepare_inputs` deals the micro-batches of an optimizer step out again by length, and
+  `_get_per_token_logps_and_entropies` runs on the columns that are not padding, so that little work is lost on padding.
 
 The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to another engine is an adapter like this one.
 """
@@ -38,6 +39,7 @@ from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.config import AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
@@ -142,20 +144,33 @@ class AttnPOTrainer(GRPOTrainer):
         self._log_rescaling(rescaled, advantages, output["completion_mask"])
         return output
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def _prepare_inputs(self, generation_batch):  # type: ignore[no-untyped-def]
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        orderless = self.loss_type in ORDERLESS_LOSSES and self.top_entropy_quantile == 1.0
+        if not self.model.training or self._buffered_inputs is before or not orderless:
+            return inputs
+        window = min(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
+        self._buffered_inputs = of_like_length(self._buffered_inputs, window)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _get_per_token_logps_and_entropies(  # type: ignore[no-untyped-def]
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
         score = super()._get_per_token_logps_and_entropies
-        # Several forward passes before one backward are DDP's and ZeRO's to forbid; images are not told apart by row.
-        whole = len(input_ids) <= LOSS_ROWS or self.accelerator.num_processes > 1
-        if whole or kwargs.get("compute_aux_loss") or kwargs.get("pixel_values") is not None:
-            return score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        if kwargs.get("compute_aux_loss") or kwargs.get("pixel_values") is not None:
+            return score(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
+        size = batch_size or len(input_ids)
+        if self.accelerator.num_processes == 1:  # several forward passes before one backward: DDP and ZeRO forbid it
+            size = min(size, LOSS_ROWS)
         prompt = input_ids.shape[1] - logits_to_keep
-        lengths = attention_mask[:, prompt:].sum(1).clamp(min=1)
-        order = lengths.argsort()
+        order = attention_mask[:, prompt:].sum(1).argsort()
         parts: list[list[torch.Tensor]] = [[], []]
-        for rows in order.split(LOSS_ROWS):
-            width = int(lengths[rows].max())
-            ids, mask = input_ids[rows, : prompt + width], attention_mask[rows, : prompt + width]
-            for part, values in zip(parts, score(model, ids, mask, width, *args, **kwargs)[:2], strict=True):
+        for rows in order.split(size):
+            first, _ = span(attention_mask[rows, :prompt])
+            _, width = span(attention_mask[rows, prompt:])
+            ids, mask = (x[rows, first : prompt + width] for x in (input_ids, attention_mask))
+            for part, values in zip(parts, score(model, ids, mask, width, **kwargs)[:2], strict=True):
                 if values is not None:
                     part.append(torch.nn.functional.pad(values, (0, logits_to_keep - width)))
         back = order.argsort()
