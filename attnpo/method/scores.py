@@ -21,6 +21,20 @@ class Response(NamedTuple):
     """From `attnpo.method.steps.align_steps` on `ids`; None scores nothing: a turn without work."""
 
 
+def in_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Places of N sequences, the shortest first, in batches of at most `tokens` tokens, padding included.
+
+    A sequence that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        if batches and (len(batches[-1]) + 1) * lengths[place] <= tokens:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
+
+
 def score_batch(
     model: nn.Module,
     heads: Sequence[Head],

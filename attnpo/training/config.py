@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from packaging.version import Version
 from trl import GRPOConfig
 
 from attnpo.errors import AttnPOError
@@ -14,6 +16,8 @@ from attnpo.method.credit import CreditConfig
 from attnpo.rewards import REWARDS, check_reward
 
 STEP_SCORES = ("attention", "oracle")
+VLLM_VERSIONS = ("0.22.0", "0.31.0")
+"""The first and the last version of vLLM that TRL 1.16 supports."""
 
 
 @dataclass
@@ -64,7 +68,10 @@ class AttnPOConfig(GRPOConfig):
         default=None,
         metadata={"help": "Fields of `attnpo.method.credit.CreditConfig`, such as {'warmup_steps': 1000}."},
     )
-    scoring_batch_size: int = field(default=8, metadata={"help": "Responses a forward pass of the scoring takes."})
+    scoring_batch_tokens: int = field(
+        default=65536,
+        metadata={"help": "Tokens of a forward pass of the scoring, padding included; one response at least."},
+    )
     scoring_chunk_rows: int = field(
         default=4096,
         metadata={"help": "Attention rows (sequence, head, query) held at once; memory is this many times T floats."},
@@ -108,6 +115,8 @@ class AttnPOConfig(GRPOConfig):
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
         self._refuse_unaligned_checkpoints()
+        if self.use_vllm:
+            _check_vllm()
 
     def _refuse_unaligned_checkpoints(self) -> None:
         """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
@@ -135,6 +144,17 @@ class AttnPOConfig(GRPOConfig):
         if unknown:
             raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
         return CreditConfig(**(self.credit or {}))
+
+
+def _check_vllm() -> None:
+    """Refuse a vLLM that TRL does not work with; that there is none, TRL says itself."""
+    try:
+        found = importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    low, high = VLLM_VERSIONS
+    if not Version(low) <= Version(Version(found).public) <= Version(high):
+        raise AttnPOError(f"vLLM {found} is installed, but TRL 1.16 takes {low} to {high}; install one of these")
 
 
 def _one_of(name: str, value: str, known: list[str]) -> None:

@@ -34,7 +34,7 @@ from trl import GRPOTrainer
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
-from attnpo.method.scores import Response, score_batch
+from attnpo.method.scores import Response, in_batches, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
@@ -242,9 +242,9 @@ class AttnPOTrainer(GRPOTrainer):
 
     def _attention_scores(self, responses: dict[int, Response]) -> dict[int, torch.Tensor]:
         """Step scores (K,) of each response, the mean over the chosen heads."""
-        rows = sorted(responses, key=lambda row: len(responses[row].ids))  # little padding in a batch
-        size = self.args.scoring_batch_size
-        batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+        rows = list(responses)
+        lengths = [len(responses[row].prompt_ids) + len(responses[row].ids) for row in rows]
+        batches = [[rows[i] for i in batch] for batch in in_batches(lengths, self.args.scoring_batch_tokens)]
         sharded = self._sharded()
         if sharded:  # every process takes part in as many forward passes, with a token of its own if need be
             batches += [[]] * (int(self._gathered([len(batches)]).max()) - len(batches))

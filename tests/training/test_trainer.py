@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,18 @@ def test_save_steps_between_two_generations_is_refused_with_the_right_value(tmp_
     with pytest.raises(AttnPOError, match="save_steps is 3, .* every 2 steps"):
         config(tmp_path, save_steps=3, num_iterations=2)
     assert config(tmp_path, save_steps=3).save_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "fits"), [("0.21.9", False), ("0.22.0", True), ("0.31.0+cpu", True), ("0.32.0", False)]
+)
+def test_a_vllm_that_trl_does_not_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, fits: bool
+) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: found if name == "vllm" else version(name))
+    if fits:
+        assert config(tmp_path, use_vllm=True).use_vllm
+    else:
+        with pytest.raises(AttnPOError, match=f"vLLM {found} is installed, but TRL 1.16 takes 0.22.0 to 0.31.0"):
+            config(tmp_path, use_vllm=True)
