@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.lm_eval_hook import tasks_folder
+from attnpo.files import canonical_json, sha256_file
+from attnpo.problems.benchmarks import DATA_VARIABLE
 
 
 def _task_configs() -> Iterator[dict[str, Any]]:
-    """The contents of our lm-eval YAML files, with `!function` read as text."""
-    import yaml
+    """The contents of our lm-eval YAML files."""
+    folder = tasks_folder()
+    for path in sorted(Path(folder).rglob("*.yaml")) if folder else []:
+        content = _read(path)
+        if isinstance(content, dict):
+            yield {"path": path, **content}
 
-    from attnpo.evaluation.lm_eval_hook import tasks_folder
+
+def _read(path: Path) -> Any:
+    """A YAML file of lm-eval, with `!function` read as text."""
+    import yaml
 
     class Loader(yaml.SafeLoader):
         pass
@@ -22,11 +34,7 @@ def _task_configs() -> Iterator[dict[str, Any]]:
         return loader.construct_scalar(node)
 
     Loader.add_constructor("!function", as_text)
-    folder = tasks_folder()
-    for path in sorted(Path(folder).rglob("*.yaml")) if folder else []:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-        if isinstance(content, dict):
-            yield content
+    return yaml.load(path.read_text(encoding="utf-8"), Loader)
 
 
 def task_groups() -> dict[str, list[str]]:
@@ -57,3 +65,25 @@ def check_consent(names: Iterable[str], confirmed: bool) -> None:
             f"{', '.join(sorted(unsafe))} runs programs that the model writes, in a sandbox; "
             "agree with --confirm-run-unsafe-code, or take it out of the tasks"
         )
+
+
+def tasks_identity(names: Iterable[str]) -> dict[str, str]:
+    """What tells an evaluation of these tasks or groups from another: task -> SHA-256.
+
+    It covers all that the task's YAML file and those it includes say (prompt, samples a problem, sampling, pinned
+    sources), and the problems where they are read from the folder in `ATTNPO_DATA`.
+    """
+    groups = task_groups()
+    configs = {str(content["task"]): content for content in _task_configs() if "group" not in content}
+    found = {}
+    for task in sorted({task for name in names for task in groups.get(name, [name])} & set(configs)):
+        said = [configs[task]]
+        while include := said[-1].get("include"):
+            path = (said[-1]["path"].parent / include).resolve()
+            said.append({"path": path, **_read(path)})
+        benchmark = next((c["metadata"].get("benchmark") for c in said if c.get("metadata")), None)
+        local = Path(os.environ.get(DATA_VARIABLE, ""), f"{benchmark}.jsonl").expanduser()
+        data = sha256_file(local) if os.environ.get(DATA_VARIABLE) and local.is_file() else None
+        content = [{key: value for key, value in c.items() if key != "path"} for c in said]
+        found[task] = hashlib.sha256(canonical_json([content, data]).encode()).hexdigest()
+    return found

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
+from attnpo.evaluation.tasks import tasks_identity
 from attnpo.files import canonical_json
 from attnpo.probing.settings import ProbeSection, StepsSection
 from attnpo.runs.profile import Profile
@@ -166,6 +167,7 @@ def eval_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
         "method": method,
         "evaluate": _in_spec(section),
         "problems": [problems_identity(EMBEDDED, split) for split in splits] if testbed else None,
+        **({} if testbed else {"tasks": tasks_identity(section.tasks)}),
         "train": None if method in BASES else run_id(train_spec(profile, method, seed)),
     }
 
