@@ -375,9 +375,9 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_where_it_stood(
 LAUNCHER = """#!{python}
 # Starts a worker in a session of its own, as torchrun does, which starts a process itself, and waits for the job.
 import os, subprocess, sys
-sleep = "import os, time; open(os.environ['FAKE_JOURNAL'], 'a').write(f'sleeper pid {{os.getpid()}}\\n')\\n"
+sleep = "import os, time; print('sleeper pid', os.getpid(), file=open(os.environ['FAKE_JOURNAL'], 'a'), flush=True);"
 sleep += "time.sleep(600)"
-worker = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)\\n"
+worker = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True);"
 subprocess.Popen([sys.executable, "-c", worker + sleep, sleep], start_new_session=True)
 print("launched", flush=True)
 sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)
@@ -414,8 +414,8 @@ def test_all_that_a_launcher_starts_ends_with_the_runner(
 
 def test_what_a_launcher_leaves_behind_ends_with_it(tmp_path: Path, world: dict[str, Any]) -> None:
     call = Call(tmp_path, launched(tmp_path, world, steps=2), FAKE_STEP_SECONDS="1")
-    code, _, err = call("--jobs", "1", artefact="fig_curves")
-    assert code == 0, err
+    _, _, err = call("--jobs", "1", artefact="fig_curves")  # the made-up training logs no curve
+    assert "1/1 runs" in err
     assert call.jobs().count("sleeper") == 2
     assert all(gone(pid) for pid in call.pids())
     log = next((call.results / "raw").glob("train-tlmre-*/job.log")).read_text()
