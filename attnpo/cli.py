@@ -63,9 +63,9 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         from attnpo.probing.probe import run_probe
         from attnpo.report.figures import heads_heatmap
 
-        ranking = HeadRanking.load(run_probe(loaded.source, loaded.steps, loaded.probe, folder))
+        path = run_probe(loaded.source, loaded.steps, loaded.probe, folder, heads_file=run.new / "heads.json")
         (folder / "figures").mkdir(exist_ok=True)
-        return [folder / "heads.json", *heads_heatmap(ranking, folder / "figures" / "heads")]
+        return [path, *heads_heatmap(HeadRanking.load(path), folder / "figures" / "heads")]
 
     _compute(loaded, run, "attnpo probe", work)
 
@@ -315,6 +315,8 @@ def run(
     with only_runner(results_dir):
         if artefact == "all":
             print(expected, file=sys.stderr)
+        for job in plan:
+            job.run.clean()
         console = Console(stderr=True)
         not_done = run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
         finished = {job.kind for job in plan if job.run.done()}

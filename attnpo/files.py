@@ -46,14 +46,39 @@ def _digest(path: Path, size: int, changed: int) -> str:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write beside `path`, flush to disk, rename: a reader sees the old text or the new, never half."""
+    """`atomic_write_bytes` of a text in UTF-8."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to disk, rename: a reader sees the old content or the new, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk: give the room back
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def to_disk(path: Path) -> None:
+    """Wait until the file, or the names in the folder, are on the disk: they survive a loss of power then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_durably(path: Path, target: Path) -> None:
+    """Rename a file that is on the disk over another of the same file system, and wait until that is on the disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
+    to_disk(target.parent)
 
 
 def atomic_write_csv(path: Path, table: pd.DataFrame) -> None:

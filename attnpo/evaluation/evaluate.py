@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ import torch
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lm_eval_hook import tasks_folder
 from attnpo.evaluation.responses import sample_lines
+from attnpo.evaluation.settings import RESPONSES_FOLDER
 from attnpo.evaluation.tasks import check_consent
 from attnpo.files import atomic_write_jsonl
 from attnpo.sampling.decoding import SkipFinishedRows
 
 SAMPLES_FILE = "samples.jsonl"
-RESPONSES_FOLDER = "responses"
-"""Holds the responses so far until the samples file is complete, see `attnpo.evaluation.resume`."""
 
 
 def run_eval(
@@ -43,7 +41,8 @@ def run_eval(
     Args:
         model_path: a folder or hub name that `transformers` loads; its tokenizer's chat template is applied.
         tasks: names of tasks or groups, such as `attnpo_testbed`.
-        out_dir: where `samples.jsonl` is written, once it is complete.
+        out_dir: where `samples.jsonl` is written, once it is complete. `responses/` holds the responses so far; the
+            caller deletes it when it needs no resuming any more.
         samples: k, the number of responses to each problem; None: each task's own number.
         temperature: 0 is greedy decoding.
         top_p: nucleus sampling; there is no top-k cut.
@@ -120,7 +119,6 @@ def run_eval(
     ]
     path = Path(out_dir) / SAMPLES_FILE
     atomic_write_jsonl(path, lines)
-    shutil.rmtree(responses)
     return path
 
 

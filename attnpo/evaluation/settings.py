@@ -6,6 +6,9 @@ from pydantic.dataclasses import dataclass
 
 from attnpo.schema import STRICT, Count, Names, NotNegative, TopP
 
+RESPONSES_FOLDER = "responses"
+"""Holds the responses so far of an evaluation in its folder, see `attnpo.evaluation.resume`."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateSection:

@@ -32,18 +32,27 @@ SCORING_BATCH = 16
 """Responses in one forward pass of the scoring."""
 
 
-def run_probe(source: Source, steps: StepsSection, settings: ProbeSection, out_dir: Path, seed: int = 0) -> Path:
+def run_probe(
+    source: Source,
+    steps: StepsSection,
+    settings: ProbeSection,
+    out_dir: Path,
+    seed: int = 0,
+    *,
+    heads_file: Path | None = None,
+) -> Path:
     """Rank every head of a model by Step Ranking Accuracy over correct sampled responses.
 
     Args:
         source: the model and the problems.
         steps: how the thinking is cut into steps.
         settings: the profile's section `probe`.
-        out_dir: gets `heads.json` and `samples/*.jsonl`, one file a batch. A killed probe goes on after the last one.
+        out_dir: gets `samples/*.jsonl`, one file a batch. A killed probe goes on after the last one.
         seed: of the sampling and of the bootstrap.
+        heads_file: where the ranking is written; None: `heads.json` in out_dir.
 
     Returns:
-        the path of heads.json.
+        the path of the ranking.
 
     Raises:
         AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
@@ -70,10 +79,11 @@ def run_probe(source: Source, steps: StepsSection, settings: ProbeSection, out_d
         min_chars=steps.min_chars,
         label_source=f"{source.data} oracle",
     )
-    ranking.save(out_dir / "heads.json")
+    path = heads_file or out_dir / "heads.json"
+    ranking.save(path)
     best = ", ".join(f"({h.layer}, {h.head}) {h.sra:.3f} [{h.low:.3f}, {h.high:.3f}]" for h in ranking.best(5))
     logger.info("Step Ranking Accuracy over %d pairs, best heads: %s", ranking.n_pairs, best)
-    return out_dir / "heads.json"
+    return path
 
 
 def sample_responses(

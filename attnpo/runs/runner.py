@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +36,7 @@ _KEEP_MEMORY = {
 }
 """For glibc: keep freed memory. Without it every decoding step maps its tensors anew: 10 to 20 % of a CPU's time."""
 _POLL_SECONDS = 0.2
+_END_SECONDS = 10.0  # for the supervisor of a launcher to kill what that started
 
 
 def only_runner(results_dir: Path) -> AbstractContextManager[BinaryIO]:
@@ -109,12 +110,16 @@ def run_jobs(
                         display.say(_failure(job, process.returncode))
                 display.update(running, done)
     finally:
-        for process in running.values():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        os.close(write_end)
+        for job, process in running.items():
+            if _launcher(job, profile):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         signal.signal(signal.SIGTERM, previous)
         os.close(read_end)
-        os.close(write_end)
     return [*failed, *waiting.values()]
 
 
@@ -135,10 +140,14 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _launcher(job: Job, profile: Profile) -> list[str]:
+    return profile.launch.train if job.kind == "train" else []
+
+
 def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: bool) -> subprocess.Popen[bytes]:
     environment = {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    launcher = profile.launch.train if job.kind == "train" else []
-    if not launcher:  # a launcher's own processes do not inherit the descriptor
+    launcher = _launcher(job, profile)
+    if not launcher:
         environment[WATCH_VARIABLE] = str(watch)
     if profile.model == EMBEDDED:
         environment["HF_HUB_OFFLINE"] = "1"
@@ -146,12 +155,13 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
     if launcher:  # installed beside the interpreter, if anywhere
         launcher = [shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0], *launcher[1:]]
     command = [*(launcher or [sys.executable]), "-m", "attnpo.cli", *job.arguments(profile, results_dir, consent)]
+    supervisor = [sys.executable, "-m", "attnpo.runs.supervise", str(watch)] if launcher else []
     with (job.run.folder / "job.log").open("ab") as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=(watch,),
-            cwd=checkout_root() if launcher else None, start_new_session=True,
+            [*supervisor, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+            pass_fds=(watch,), cwd=checkout_root() if launcher else None, start_new_session=True,
         )  # fmt: skip
 
 

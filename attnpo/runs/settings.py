@@ -46,8 +46,8 @@ class LaunchSection:
 
     train: list[str] = field(default_factory=list)
     """Words before `-m attnpo.cli train ...` in place of the Python interpreter, such as `accelerate launch
-    --config_file reproduce/accelerate/8gpus-zero3.yaml`; paths are relative to the checkout. Empty: one process. The
-    processes of a launcher end with `attnpo run` when that is interrupted, but not when it is killed (SIGKILL)."""
+    --config_file reproduce/accelerate/8gpus-zero3.yaml`; paths are relative to the checkout. Empty: one
+    process."""
     workers: Count | None = None
     """Runs side by side unless `--jobs` says otherwise; null: one a usable core."""
 

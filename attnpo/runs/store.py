@@ -1,23 +1,27 @@
 """Results on disk: runs with manifests under `raw/`, and tables derived from them.
 
     results/<profile>/raw/<run_id>/manifest.json    what determined the run, and what it ran on
+    results/<profile>/raw/<run_id>/attempt.json     the same of an attempt that has not finished yet
+    results/<profile>/raw/<run_id>/new/             (attempt) what replaces record.csv or heads.json in the end
     results/<profile>/raw/<run_id>/samples.jsonl    (eval) a line per sample
     results/<profile>/raw/<run_id>/model, log.jsonl (train), heads.json (probe)
     results/<profile>/raw/<run_id>/record.csv       what tables and figures need of it
     results/<profile>/derived/*.csv                 a pure function of the records
 
-A run is finished once its manifest says so and all its outputs are there; the manifest is the last file that
-is written. Manifests and records are small and belong in git, samples and models do not: in a clone a run is
-`recorded`.
+A run is finished once `attempt.json` has become `manifest.json` and all its outputs are there. Before that all outputs
+are on the disk and hashed; after that the new record moves to its place, and then what was kept for resuming is
+deleted. So a stop at any moment loses nothing that was finished. Manifests and records are small and belong in git,
+samples and models do not: in a clone a run is `recorded`, and stays so until another attempt has finished.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +29,26 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from attnpo.environment import device, git_state, package_versions
 from attnpo.errors import AttnPOError
-from attnpo.files import atomic_write_csv, atomic_write_json, canonical_json, locked, sha256_file
+from attnpo.evaluation.settings import RESPONSES_FOLDER
+from attnpo.files import (
+    atomic_write_csv,
+    atomic_write_json,
+    canonical_json,
+    locked,
+    replace_durably,
+    sha256_file,
+    to_disk,
+)
 from attnpo.runs.records import RECORD_FILE, RECORDS
+from attnpo.training.settings import CHECKPOINTS_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
 
 State = Literal["absent", "unfinished", "recorded", "finished"]
 _LOCK_SECONDS = 10.0  # for a job whose runner was killed to die
+_RESTS = {"train": CHECKPOINTS_FOLDER, "eval": RESPONSES_FOLDER}
+"""Kind of run -> the folder that it resumes from, deleted once the run is finished."""
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
@@ -59,35 +75,56 @@ class Run:
         """Name of the folder."""
         return self.folder.name
 
+    @property
+    def new(self) -> Path:
+        """Where `work` puts an output that replaces one in git; it moves beside the manifest in the end."""
+        return self.folder / "new"
+
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, None if there is none.
+        """The manifest, None if there is none. Earlier versions wrote one for an unfinished run too.
 
         Raises:
             AttnPOError: it is not JSON, or it was written for another spec.
         """
-        path = self.folder / "manifest.json"
+        return self._read("manifest.json", f"delete {self.folder} and run again")
+
+    def attempt(self) -> dict[str, Any] | None:
+        """What a manifest holds, of an attempt that goes on or was stopped; None if there is none.
+
+        Raises:
+            AttnPOError: as `manifest`.
+        """
+        found = self._read("attempt.json", "delete it and run again")
+        if found is None and (manifest := self.manifest()) is not None and manifest.get("finished") is None:
+            return manifest
+        return found
+
+    def _read(self, name: str, remedy: str) -> dict[str, Any] | None:
+        path = self.folder / name
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if manifest["spec"] != self.spec:
-                raise AttnPOError(f"{path}: written for another run; delete {self.folder} and run again")
+                raise AttnPOError(f"{path}: written for another run; {remedy}")
             return manifest
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
-            raise AttnPOError(f"{path}: not a manifest ({error}); delete {self.folder} and run again") from error
+            raise AttnPOError(f"{path}: not a manifest ({error}); {remedy}") from error
 
     def state(self) -> State:
         """How far it is.
 
         `finished`: done, and all outputs are there. `recorded`: done, and those outputs are there that tables and
-        figures need, as in a fresh clone. `unfinished`: begun. `absent`: none of these.
+        figures need, as in a fresh clone; an attempt to make the others may be under way. `unfinished`: begun.
+        `absent`: none of these.
         """
         manifest = self.manifest()
-        if manifest is None:
-            return "absent"
-        if manifest.get("finished") is None:
-            return "unfinished"
+        begun = (self.folder / "attempt.json").exists()
+        if manifest is None or manifest.get("finished") is None:
+            return "unfinished" if begun or manifest is not None else "absent"
         outputs = manifest["outputs"]
+        if not begun:
+            self._move_new(outputs)
         there = {
             name
             for name, output in outputs.items()
@@ -95,8 +132,15 @@ class Run:
         }
         kind = self.spec.get("kind")
         if (kind in RECORDS and RECORD_FILE not in there) or (kind == "probe" and "heads.json" not in there):
-            return "absent"
-        return "finished" if len(there) == len(outputs) else "recorded"
+            return "unfinished" if begun else "absent"
+        return "finished" if len(there) == len(outputs) and not begun else "recorded"
+
+    def _move_new(self, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Move the outputs under `new` to their places; also by a later reader, if the process died before that."""
+        for name in outputs if self.new.is_dir() else ():
+            with suppress(FileNotFoundError):  # another reader was faster
+                if (self.new / name).is_file() and sha256_file(self.new / name) == outputs[name]["sha256"]:
+                    replace_durably(self.new / name, self.folder / name)
 
     def done(self) -> bool:
         """Whether tables and figures can be made of it."""
@@ -122,7 +166,8 @@ class Run:
 
         Args:
             command: how to do it again, for the manifest.
-            work: given the folder, does it (or goes on with it) and returns its output files, inside it.
+            work: given the folder, does it (or goes on with it) and returns its output files, inside it. It deletes
+                nothing that it could resume from.
             context: more for the manifest, e.g. the profile's name.
 
         Raises:
@@ -130,23 +175,48 @@ class Run:
         """
         with self.lock():
             if self.state() == "finished":
+                self._clean()
                 return False
-            manifest = self._begun(command, context)
-            atomic_write_json(self.folder / "manifest.json", manifest)
+            attempt = self._begun(command, context)
+            shutil.rmtree(self.new, ignore_errors=True)
+            atomic_write_json(self.folder / "attempt.json", attempt)
             begin = time.monotonic()
             outputs = list(work(self.folder))
             if read := RECORDS.get(str(self.spec.get("kind"))):
-                outputs.append(self.folder / RECORD_FILE)
+                outputs.append(self.new / RECORD_FILE)
                 atomic_write_csv(outputs[-1], read(self))
-            manifest["device"] = device()  # torch is loaded by now: an accelerator shows
-            manifest["finished"] = _now()
-            manifest["wall_seconds"] = round(manifest["wall_seconds"] + time.monotonic() - begin, 2)
-            manifest["outputs"] = {
-                str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-                for path in sorted(outputs)
+            attempt["device"] = device()  # torch is loaded by now: an accelerator shows
+            for path in outputs:
+                to_disk(path)
+            attempt["outputs"] = {
+                name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                for name, path in sorted((self._name(path), path) for path in outputs)
             }
-            atomic_write_json(self.folder / "manifest.json", manifest)
+            attempt["finished"] = _now()
+            attempt["wall_seconds"] = round(attempt["wall_seconds"] + time.monotonic() - begin, 2)
+            atomic_write_json(self.folder / "attempt.json", attempt)
+            replace_durably(self.folder / "attempt.json", self.folder / "manifest.json")
+            self._move_new(attempt["outputs"])
+            self._clean()
             return True
+
+    def clean(self) -> None:
+        """Delete what a finished run has left to resume from, if its process died before it could."""
+        if any(path.exists() for path in self._rests()) and self.state() == "finished":
+            with self.lock():
+                self._clean()
+
+    def _name(self, output: Path) -> str:
+        """An output's name in the manifest: its path in the folder once the run is finished."""
+        return output.relative_to(self.new if output.is_relative_to(self.new) else self.folder).as_posix()
+
+    def _rests(self) -> list[Path]:
+        kind = str(self.spec.get("kind"))
+        return [self.new, *([self.folder / _RESTS[kind]] if kind in _RESTS else [])]
+
+    def _clean(self) -> None:
+        for path in self._rests():
+            shutil.rmtree(path, ignore_errors=True)
 
     def _begun(self, command: str, context: Mapping[str, Any]) -> dict[str, Any]:
         """The manifest of a run that begins, or that goes on where an earlier attempt was stopped."""
@@ -166,11 +236,11 @@ class Run:
             "wall_seconds": 0.0,
             "outputs": {},
         }
-        before = self.manifest()
-        if before is not None and self.state() == "unfinished":
+        if (before := self.attempt()) is not None:
             manifest["started"] = before["started"]
             manifest["resumed"] = [*before["resumed"], now]
-            manifest["wall_seconds"] = before["wall_seconds"] + self._seconds_of_last_attempt(before)
+            seconds = 0.0 if before["finished"] else self._seconds_of_last_attempt(before)
+            manifest["wall_seconds"] = before["wall_seconds"] + seconds
         return manifest
 
     def _seconds_of_last_attempt(self, manifest: dict[str, Any]) -> float:

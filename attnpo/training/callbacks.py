@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from attnpo.files import atomic_write_jsonl
+from attnpo.files import atomic_write_bytes
 
 
 class LogFile(TrainerCallback):
-    """Writes the trainer's history to a file, a line a step.
+    """Appends what the trainer logs to a file, a line a step, without its closing summary of durations.
 
-    Checkpoints carry the history, so a resumed run repeats no line.
+    A resumed run first cuts off the steps after its checkpoint, which it takes again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        """Write the whole history again."""
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Cut the file back to the steps of the checkpoint; to nothing without one."""
         if state.is_world_process_zero:
-            atomic_write_jsonl(self.path, state.log_history)
+            cut_log(self.path, state.log_history)
+
+    def on_log(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Append the newest entry and wait until it is on the disk."""
+        if state.is_world_process_zero and _is_of_a_step(entry := state.log_history[-1]):
+            with self.path.open("ab") as file:
+                file.write(_line(entry))
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def cut_log(path: Path, history: Iterable[Mapping[str, Any]]) -> None:
+    """Bring a log to the steps of a checkpoint's history.
+
+    Lines that the history has stay as they are, byte for byte (a checkpoint sorts the keys of an entry). What the file
+    lacks is taken from the history.
+    """
+    there = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    kept: list[bytes] = []
+    for entry in filter(_is_of_a_step, history):
+        line = there[len(kept)] if len(kept) < len(there) else b""
+        kept.append(line if _same(line, entry) else _line(entry))
+    if kept != there or not path.is_file():
+        atomic_write_bytes(path, b"".join(kept))
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+
+
+def _same(line: bytes, entry: Mapping[str, Any]) -> bool:
+    try:
+        return line.endswith(b"\n") and json.dumps(json.loads(line), sort_keys=True) == json.dumps(
+            entry, sort_keys=True
+        )
+    except ValueError:
+        return False
+
+
+def _is_of_a_step(entry: Mapping[str, Any]) -> bool:
+    return "train_runtime" not in entry
 
 
 class Snapshots(TrainerCallback):

@@ -25,10 +25,10 @@ from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import prompt_ids
 from attnpo.testbed import load_problems
-from attnpo.training.callbacks import LogFile, Snapshots
+from attnpo.training.callbacks import LogFile, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
-from attnpo.training.settings import MethodSection, TargetLengthSection, TrainSection
+from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
 logger = logging.getLogger(__name__)
@@ -172,8 +172,8 @@ def run_training(
         seed: of prompts and sampling; methods with the same seed see the same prompts in the same order.
         heads_file: the probe's heads.json, for methods that take its top or worst heads.
         default_heads: how many heads, where the method has no `n_heads`.
-        out_dir: gets `model/`, `log.jsonl` (a line a step), `snapshots/STEP/` if the method wants them and, until it is
-            done, `checkpoints/`.
+        out_dir: gets `model/`, `log.jsonl` (a line a step), `snapshots/STEP/` if the method wants them and
+            `checkpoints/`, which the caller deletes when it needs no resuming any more.
 
     Returns:
         the model's folder.
@@ -182,13 +182,21 @@ def run_training(
         AttnPOError: heads are needed and heads_file is None, the settings contradict each other, or no prompt is
             short enough.
     """
+    steps_in_all = {**train.grpo, **method.grpo}.get("max_steps", train.steps)
+    checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
+    if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
+        logger.info("%s is the end of the training", checkpoint.name)
+        if accelerate.PartialState().is_main_process:
+            _take_model(checkpoint, out_dir)
+        leave_process_group()
+        return out_dir / "model"
     model, tokenizer = load_model(source.model, source.revision)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     problems = load_problems(source.data, train.split)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
-    config = training_config(steps, train, method, seed, heads, out_dir / "checkpoints")
+    config = training_config(steps, train, method, seed, heads, out_dir / CHECKPOINTS_FOLDER)
     with Grader() as grader:
         trainer = AttnPOTrainer(
             model=model,
@@ -201,14 +209,12 @@ def run_training(
         )
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots"))
-        checkpoint = last_checkpoint(out_dir / "checkpoints")
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint.name)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(out_dir / "model"))
     if trainer.accelerator.is_main_process:
         tokenizer.save_pretrained(out_dir / "model")
-        shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
     del trainer, model  # they hold the process group
     leave_process_group()
     return out_dir / "model"
@@ -220,8 +226,12 @@ def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
     return lambda row, texts: label(by_id[row["id"]], texts)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (`trainer_state.json` is written last), or None."""
+def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:
+    """The newest checkpoint that was written to its end (`trainer_state.json` is written last), or None.
+
+    With `steps`, those of the whole training, one at the end counts only if it holds the model's weights in
+    safetensors: the trainer cannot go on from it, as it would take another step. Sharded ones do not hold them.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
     for path in found:
         try:
@@ -229,8 +239,25 @@ def last_checkpoint(folder: Path) -> Path | None:
         except (FileNotFoundError, json.JSONDecodeError):
             logger.warning("%s is not complete, taking the one before it", path.name)
             continue
-        return path
+        if steps is None or _global_step(path) < steps or any(path.glob("*.safetensors")):
+            return path
     return None
+
+
+def _global_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _take_model(checkpoint: Path, out_dir: Path) -> None:
+    """Copy the model of the last step to `model/`, and bring the log to that step."""
+    not_the_model = shutil.ignore_patterns(
+        "optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "global_step*", "latest", "*.py",
+        "pytorch_model*",
+    )  # fmt: skip
+    shutil.rmtree(out_dir / "model", ignore_errors=True)
+    shutil.copytree(checkpoint, out_dir / "model", ignore=not_the_model)
+    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    cut_log(out_dir / "log.jsonl", history)
 
 
 def leave_process_group() -> None:

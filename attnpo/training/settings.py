@@ -11,6 +11,9 @@ from pydantic.dataclasses import dataclass
 from attnpo.probing.settings import HeadList
 from attnpo.schema import STRICT, Count, Options, Positive
 
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Holds the last checkpoints of a training run in its folder."""
+
 
 def _variant(credit: dict[str, Any]) -> dict[str, Any]:
     if "reading" in credit:

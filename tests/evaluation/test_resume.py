@@ -545,7 +545,11 @@ def test_attnpo_s_own_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     path = evaluate.run_eval(str(MODEL_DIR), ["attnpo_testbed"], tmp_path / "b", **options)
     assert len(before) + len(rows) == 2 * 5 * 2
     assert path.read_text() == straight
-    assert [p.name for p in path.parent.iterdir()] == ["samples.jsonl"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["responses", "samples.jsonl"]
+    path.unlink()
+    rows = []
+    path = evaluate.run_eval(str(MODEL_DIR), ["attnpo_testbed"], tmp_path / "b", **options)
+    assert (path.read_text(), rows) == (straight, [])  # until the caller deletes them, no response is made again
 
 
 def test_tasks_refuse_lm_eval_s_request_cache(monkeypatch: pytest.MonkeyPatch) -> None:

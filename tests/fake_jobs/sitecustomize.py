@@ -35,15 +35,15 @@ def begin(title: str) -> None:
 
 def run_of(values: tuple[Any, ...]) -> tuple[Path, dict[str, Any]]:
     """The run's folder among the arguments, and what determines the run."""
-    folder = next(v for v in values if isinstance(v, Path) and (v / "manifest.json").is_file())
-    return folder, json.loads((folder / "manifest.json").read_text())["spec"]
+    folder = next(v for v in values if isinstance(v, Path) and (v / "attempt.json").is_file())
+    return folder, json.loads((folder / "attempt.json").read_text())["spec"]
 
 
-def run_probe(*values: Any) -> Path:
+def run_probe(*_: Any, heads_file: Path) -> Path:
     begin("probe")
-    out_dir, _ = run_of(values)
-    (out_dir / "heads.json").write_text(json.dumps(HEADS))
-    return out_dir / "heads.json"
+    heads_file.parent.mkdir()
+    heads_file.write_text(json.dumps(HEADS))
+    return heads_file
 
 
 def run_training(*values: Any) -> Path:
@@ -65,7 +65,7 @@ def run_training(*values: Any) -> Path:
 def run_eval(model_path: str, tasks: list[str], out_dir: Path, *, seed: int, **_: Any) -> Path:
     from fakes import fake_samples
 
-    run = json.loads((out_dir / "manifest.json").read_text())["spec"]
+    run = json.loads((out_dir / "attempt.json").read_text())["spec"]
     begin(f"eval {run['method']} {seed}")
     assert Path(model_path, "config.json").is_file()
     lines = [json.dumps(sample) + "\n" for sample in fake_samples(run["method"], seed, problems=8)]

@@ -372,6 +372,97 @@ def test_a_stopped_call_leaves_no_process_and_goes_on_where_it_stood(
     assert [json.loads(line)["step"] for line in log] == list(range(1, 9))
 
 
+LAUNCHER = """#!{python}
+# Starts a worker in a session of its own, as torchrun does, which starts a process itself, and waits for the job.
+import os, subprocess, sys
+sleep = "import os, time; print('sleeper pid', os.getpid(), file=open(os.environ['FAKE_JOURNAL'], 'a'), flush=True);"
+sleep += "time.sleep(600)"
+worker = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True);"
+subprocess.Popen([sys.executable, "-c", worker + sleep, sleep], start_new_session=True)
+print("launched", flush=True)
+sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)
+"""
+
+
+def launched(tmp_path: Path, world: dict[str, Any], steps: int) -> dict[str, Any]:
+    """A world with one method, which is trained through a launcher."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(LAUNCHER.format(python=sys.executable))
+    launcher.chmod(0o755)
+    changes = {
+        "methods": {"tlmre": PROFILE["methods"]["tlmre"]},
+        "train": {**PROFILE["train"], "steps": steps},
+        "artefacts": {"fig_curves": {"methods": ["tlmre"]}},
+        "launch": {"train": [str(launcher)]},
+    }
+    return {**two_methods(world), **changes}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_all_that_a_launcher_starts_ends_with_the_runner(
+    tmp_path: Path, world: dict[str, Any], how: signal.Signals
+) -> None:
+    call = Call(tmp_path, launched(tmp_path, world, steps=200), FAKE_STEP_SECONDS="1")
+    process = call.start("--jobs", "1", artefact="fig_curves")
+    wait_for(lambda: sorted(call.jobs()) == ["sleeper", "sleeper", "train tlmre 0 from 0"])
+    assert not any(gone(pid) for pid in call.pids())
+    process.send_signal(how)
+    assert process.wait(timeout=30) != 0
+    process.communicate()
+    wait_for(lambda: all(gone(pid) for pid in call.pids()), seconds=10)
+
+
+def test_what_a_launcher_leaves_behind_ends_with_it(tmp_path: Path, world: dict[str, Any]) -> None:
+    call = Call(tmp_path, launched(tmp_path, world, steps=2), FAKE_STEP_SECONDS="1")
+    _, _, err = call("--jobs", "1", artefact="fig_curves")  # the made-up training logs no curve
+    assert "1/1 runs" in err
+    assert call.jobs().count("sleeper") == 2
+    assert all(gone(pid) for pid in call.pids())
+    log = next((call.results / "raw").glob("train-tlmre-*/job.log")).read_text()
+    assert log.startswith(f"$ {tmp_path / 'launcher'} -m attnpo.cli train ")
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9), ("os.kill(os.getpid(), 15)", -15)]
+)
+def test_a_supervisor_ends_as_its_command(script: str, code: int) -> None:
+    read_end, write_end = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "attnpo.runs.supervise",
+        str(read_end),
+        sys.executable,
+        "-c",
+        f"import os, sys; {script}",
+    ]
+    assert subprocess.run(command, pass_fds=(read_end,), timeout=60).returncode == code
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_supervisor_passes_sigterm_on(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(60)"
+    )
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "attnpo.runs.supervise", str(read_end), sys.executable, "-c", script]
+    with subprocess.Popen(command, pass_fds=(read_end,), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.wait(timeout=30) == 7
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_launcher_that_is_not_there_is_named(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**launched(tmp_path, world, steps=2), "launch": {"train": ["no-such-launcher"]}}
+    code, _, err = Call(tmp_path, world)("--jobs", "1", artefact="fig_curves")
+    assert code == 2
+    assert "attnpo: cannot start no-such-launcher (No such file or directory)" in err
+
+
 def test_trials_are_compared_by_one_rule_on_validation(tmp_path: Path, world: dict[str, Any]) -> None:
     tuned = {"tlmre": {**PROFILE["methods"]["tlmre"], "tune": [{"reward_args": {"alpha": 0.1}}, {}]}}
     world = {**two_methods(world), "methods": tuned, "tuning": {"tasks": ["attnpo_testbed_validation"], "seeds": [7]}}

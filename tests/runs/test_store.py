@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +74,224 @@ def test_a_failed_run_is_unfinished_and_resumes(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         run.compute("attnpo eval", fail, {})
     assert run.state() == "unfinished"
-    begun = run.manifest()
+    assert run.manifest() is None
+    begun = run.attempt()
     assert begun is not None
     assert run.compute("attnpo eval", work, {})
     manifest = run.manifest()
     assert manifest is not None
     assert manifest["started"] == begun["started"]
     assert len(manifest["resumed"]) == 1
+    assert run.attempt() is None
+
+
+def test_an_unfinished_manifest_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    run = Run.at(tmp_path, SPEC)
+    begun = "2026-01-02T03:04:05+00:00"
+    old = {"spec": run.spec, "started": begun, "resumed": ["2026-01-02T04:00:00+00:00"], "finished": None}
+    atomic_write_json(run.folder / "manifest.json", {**old, "wall_seconds": 7.0, "outputs": {}})
+    assert (run.state(), run.done()) == ("unfinished", False)
+    assert run.compute("attnpo eval", work, {})
+    manifest = run.manifest()
+    assert manifest is not None
+    assert manifest["started"] == begun
+    assert len(manifest["resumed"]) == 2
+    assert manifest["wall_seconds"] > 7.0
+    assert run.state() == "finished"
+
+
+# stops at any moment
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def stop(*_: Any) -> None:
+    raise Killed
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def at_record(patch: pytest.MonkeyPatch, how: Callable[..., None]) -> None:
+    """After the outputs were written, before the record is."""
+    patch.setattr(store, "atomic_write_csv", how)
+
+
+def at_hashes(patch: pytest.MonkeyPatch, how: Callable[..., None]) -> None:
+    """After the record was made, before it is hashed."""
+    patch.setattr(store, "sha256_file", how)
+
+
+def at_sync(patch: pytest.MonkeyPatch, how: Callable[..., None]) -> None:
+    """While the outputs go to the disk."""
+    patch.setattr(store, "to_disk", how)
+
+
+def at_manifest(patch: pytest.MonkeyPatch, how: Callable[..., None]) -> None:
+    """Before the manifest is replaced."""
+    patch.setattr(store, "replace_durably", how)
+
+
+def at_fsync(patch: pytest.MonkeyPatch, how: Callable[..., None]) -> None:
+    """At the third file that is flushed, after `attempt.json` and what the work has written."""
+    real, calls = os.fsync, iter(range(100))
+    patch.setattr(files.os, "fsync", lambda file: how() if next(calls) >= 2 else real(file))
+
+
+STOPS = [at_record, at_hashes, at_sync, at_manifest, at_fsync]
+
+
+def resumable(folder: Path) -> list[Path]:
+    """As `work`, from stored responses, which take long to make: they are made only where there are none."""
+    responses = folder / "responses" / "responses-0.jsonl"
+    if not responses.is_file():
+        assert not (folder / "made").exists(), "what was stored is lost"
+        (folder / "made").touch()
+        atomic_write_jsonl(responses, fake_samples("tlmre", 1, problems=6))
+    (folder / "samples.jsonl").write_bytes(responses.read_bytes())
+    return [folder / "samples.jsonl"]
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """The files of a run that go into git."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name in ("manifest.json", "record.csv")}
+
+
+@pytest.mark.parametrize("how", [stop, full])
+@pytest.mark.parametrize("moment", STOPS)
+def test_a_stop_before_the_end_loses_no_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, how: Any
+) -> None:
+    straight = Run.at(tmp_path / "straight", SPEC)
+    straight.compute("attnpo eval", resumable, {})
+    assert {p.name for p in straight.folder.iterdir()} == {
+        *("manifest.json", "record.csv", "samples.jsonl", "made", ".lock"),
+    }
+    run = Run.at(tmp_path, SPEC)
+    with monkeypatch.context() as patch:
+        moment(patch, how)
+        with pytest.raises((Killed, OSError)):
+            run.compute("attnpo eval", resumable, {})
+    assert run.state() == "unfinished"
+    assert run.compute("attnpo eval", resumable, {})  # makes nothing again
+    assert run.state() == "finished"
+    for name in ("samples.jsonl", "record.csv"):
+        assert (run.folder / name).read_bytes() == (straight.folder / name).read_bytes()
+    assert {p.name for p in run.folder.iterdir()} == {p.name for p in straight.folder.iterdir()}
+    manifest = run.manifest()
+    assert manifest is not None
+    assert len(manifest["resumed"]) == 1
+
+
+@pytest.mark.parametrize("how", [stop, full])
+@pytest.mark.parametrize("moment", [None, *STOPS])
+def test_a_recorded_run_is_replaced_by_a_finished_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, how: Any
+) -> None:
+    run = Run.at(tmp_path, SPEC)
+    run.compute("attnpo eval", work, {"profile": "old"})
+    before = kept(run.folder)
+    table = run.record()
+    (run.folder / "samples.jsonl").unlink()
+
+    def other(folder: Path) -> list[Path]:  # another machine gives other samples
+        if moment is None:
+            how()
+        atomic_write_jsonl(folder / "samples.jsonl", fake_samples("tlmre", 2, problems=6))
+        return [folder / "samples.jsonl"]
+
+    with monkeypatch.context() as patch:
+        if moment is not None:
+            moment(patch, how)
+        with pytest.raises((Killed, OSError)):
+            run.compute("attnpo eval", other, {"profile": "new"})
+    assert run.state() == "recorded"
+    assert kept(run.folder) == before
+    assert run.record().equals(table)
+    moment = at_record
+    assert run.compute("attnpo eval", other, {"profile": "new"})
+    assert run.state() == "finished"
+    assert not run.record().equals(table)
+    manifest = run.manifest()
+    assert manifest is not None
+    assert (manifest["profile"], len(manifest["resumed"])) == ("new", 1)
+
+
+def test_the_same_samples_do_not_finish_an_attempt(tmp_path: Path) -> None:
+    """A recorded run whose files have the old sizes again is not taken for finished before its manifest says so."""
+    run = Run.at(tmp_path, SPEC)
+    run.compute("attnpo eval", work, {})
+    (run.folder / "samples.jsonl").unlink()
+
+    def fail(folder: Path) -> list[Path]:
+        work(folder)
+        raise Killed
+
+    with pytest.raises(Killed):
+        run.compute("attnpo eval", fail, {})
+    assert run.state() == "recorded"
+    assert run.compute("attnpo eval", work, {})
+    assert run.state() == "finished"
+
+
+@pytest.mark.parametrize("name", ["_move_new", "_clean"])
+def test_a_stop_after_the_manifest_is_mended_by_the_next_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = Run.at(tmp_path, SPEC)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, name, stop)
+        with pytest.raises(Killed):
+            run.compute("attnpo eval", resumable, {})
+    assert (run.folder / "responses").is_dir()
+    assert run.state() == "finished"
+    assert len(run.record()) > 0
+    run.clean()
+    assert {p.name for p in run.folder.iterdir()} == {"manifest.json", "record.csv", "samples.jsonl", "made", ".lock"}
+    assert not run.compute("attnpo eval", never, {})
+
+
+def test_only_a_finished_run_is_cleaned(tmp_path: Path) -> None:
+    run = Run.at(tmp_path, {"kind": "train", "method": "tlmre", "seed": 1})
+    (run.folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    run.clean()
+    assert (run.folder / "checkpoints" / "checkpoint-1").is_dir()
+
+    def train(folder: Path) -> list[Path]:
+        assert (folder / "checkpoints" / "checkpoint-1").is_dir()
+        atomic_write_jsonl(folder / "log.jsonl", [{"step": 1}])
+        return [folder / "log.jsonl"]
+
+    run.compute("attnpo train", train, {})
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_a_recorded_probe_keeps_its_heads_until_it_has_new_ones(tmp_path: Path) -> None:
+    run = Run.at(tmp_path, {"kind": "probe", "method": None, "seed": 0})
+
+    def probe(folder: Path, heads: str, fail: bool = False) -> list[Path]:
+        assert folder == run.folder
+        atomic_write_text(run.new / "heads.json", heads)
+        if fail:
+            raise Killed
+        atomic_write_text(folder / "figures" / "heads.png", heads)
+        return [run.new / "heads.json", folder / "figures" / "heads.png"]
+
+    run.compute("attnpo probe", lambda folder: probe(folder, "old"), {})
+    manifest = run.manifest()
+    assert manifest is not None
+    assert list(manifest["outputs"]) == ["figures/heads.png", "heads.json"]
+    (run.folder / "figures" / "heads.png").unlink()
+    with pytest.raises(Killed):
+        run.compute("attnpo probe", lambda folder: probe(folder, "other", fail=True), {})
+    assert run.state() == "recorded"
+    assert (run.folder / "heads.json").read_text() == "old"
+    run.compute("attnpo probe", lambda folder: probe(folder, "other"), {})
+    assert (run.state(), (run.folder / "heads.json").read_text()) == ("finished", "other")
+    assert not run.new.exists()
 
 
 def test_a_clone_with_the_manifest_alone_computes(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, all_heads
@@ -23,6 +27,7 @@ from attnpo.runs.plan import train_spec
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.sampling.models import load_model
 from attnpo.testbed import EMBEDDED
+from attnpo.training.callbacks import LogFile, cut_log
 from attnpo.training.heads import choose_heads
 from attnpo.training.run import drop_long_prompts, last_checkpoint, run_training, training_config, training_rows
 from attnpo.training.settings import MethodSection, TargetLengthSection, TrainSection
@@ -100,9 +105,79 @@ def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_fi
     assert all(torch.equal(one[name], other[name]) for name in one)
     for folder in (tmp_path / "straight", killed):
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        assert [entry["step"] for entry in log if "reward" in entry] == [1, 2, 3, 4, 5, 6]
+        assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5, 6]
+        assert all("reward" in entry for entry in log)
         assert {"steps/essential", "steps/redundant", "attnpo/mean_gamma", "phrases/doubt"} <= log[0].keys()
-        assert not (folder / "checkpoints").exists()
+    assert without_times(killed) == without_times(tmp_path / "straight")
+
+    # As if it had been killed after the last checkpoint, while it wrote the model.
+    shutil.rmtree(killed / "model")
+    (killed / "model").mkdir()
+    (killed / "model" / "model.safetensors").write_bytes(b"half")
+    with (killed / "log.jsonl").open("a") as file:
+        file.write('{"loss": 0.')
+    again = train(load_profile(str(profile_file)), "attnpo", killed)
+    assert {p.name for p in again.iterdir()} == {p.name for p in straight.iterdir()}
+    for path in straight.iterdir():
+        if path.name != "training_args.bin":  # it names the folder
+            assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+    assert without_times(killed) == without_times(tmp_path / "straight")
+
+
+def without_times(folder: Path) -> bytes:
+    """The bytes of a log but for the two numbers that a clock gives."""
+    pattern = rb'"(step_time|attnpo/scoring_time_share)": [^,}]+'
+    log, count = re.subn(pattern, rb'"\1": 0', (folder / "log.jsonl").read_bytes())
+    assert count == 2 * log.count(b"\n")
+    return log
+
+
+def test_a_log_is_appended_to_and_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "log.jsonl")
+    state = TrainerState(is_world_process_zero=True)
+
+    def lines() -> list[bytes]:
+        return log.path.read_bytes().splitlines(keepends=True)
+
+    def step(number: int) -> None:
+        state.log_history.append({"step": number, "loss": math.nan, "a": 0.1})
+        log.on_log(None, state, None)
+
+    log.path.write_text("of another attempt\n")
+    log.on_train_begin(None, state, None)
+    inode = log.path.stat().st_ino
+    for number in (1, 2, 3):
+        step(number)
+    straight = lines()
+    assert straight[0] == b'{"step": 1, "loss": NaN, "a": 0.1}\n'
+    assert log.path.stat().st_ino == inode, "the file was written anew"
+
+    checkpoint = json.loads(json.dumps(state.log_history[:2], sort_keys=True))
+    with log.path.open("ab") as file:
+        file.write(b'{"step": 4, "lo')
+    state.log_history = list(checkpoint)
+    log.on_train_begin(None, state, None)
+    assert lines() == straight[:2]
+    step(3)
+    state.log_history.append({"step": 3, "train_runtime": 5.0})
+    log.on_log(None, state, None)
+    assert lines() == straight
+
+    log.path.unlink()  # or lost with the power
+    cut_log(log.path, checkpoint)
+    assert [json.loads(line)["step"] for line in lines()] == [1, 2]
+
+
+def test_a_sharded_checkpoint_of_the_end_is_passed_over(tmp_path: Path) -> None:
+    for step in (4, 6):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+    assert last_checkpoint(tmp_path, 8) == tmp_path / "checkpoint-6"
+    assert last_checkpoint(tmp_path, 6) == tmp_path / "checkpoint-4"
+    (tmp_path / "checkpoint-6" / "model.safetensors").touch()
+    assert last_checkpoint(tmp_path, 6) == tmp_path / "checkpoint-6"
 
 
 def test_top_heads_need_the_probe(profile_file: Path, tmp_path: Path) -> None:
