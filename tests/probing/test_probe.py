@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import attnpo.probing.probe
+import attnpo.sampling.transformers
 from attnpo.errors import AttnPOError
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
@@ -37,23 +37,26 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
     assert all(head.sra > 0.74 for head in ranking.best(3))
     middle = sorted(head.sra for head in ranking.heads)[16]
     assert middle < 0.7
-    rows = [json.loads(line) for path in (tmp_path / "samples").iterdir() for line in path.read_text().splitlines()]
-    assert len(rows) == 64
+    samples = tmp_path / "samples.jsonl"
+    lines = samples.read_text().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines]
+    assert len({(row["problem_id"], row["k"]) for row in rows}) == len(rows) == 64
 
-    # a killed probe samples what is missing, nothing else, and ends with the same ranking
+    # a killed probe samples the batch that is not whole, nothing else, and ends with the same samples and ranking
     before = (tmp_path / "heads.json").read_bytes()
     (tmp_path / "heads.json").unlink()
-    (tmp_path / "samples" / "00001.jsonl").unlink()
+    samples.write_text("".join(lines[:40]) + lines[40][:30])
     sampled = []
-    original = attnpo.probing.probe.sample
+    original = attnpo.sampling.transformers.sample
 
     def counting(model, tokenizer, prompts, **options):  # type: ignore[no-untyped-def]
         sampled.append(len(prompts))
         return original(model, tokenizer, prompts, **options)
 
-    monkeypatch.setattr(attnpo.probing.probe, "sample", counting)
+    monkeypatch.setattr(attnpo.sampling.transformers, "sample", counting)
     run(profile, tmp_path)
     assert sampled == [32]
+    assert samples.read_text() == "".join(lines)
     assert (tmp_path / "heads.json").read_bytes() == before
 
 
