@@ -13,6 +13,7 @@ from typing import Any, Self
 from packaging.version import InvalidVersion, Version
 
 from attnpo.errors import AttnPOError
+from attnpo.sampling.models import checkpoint_dtype
 from attnpo.sampling.sampler import Sample, free_memory
 from attnpo.testbed import model_path
 
@@ -33,7 +34,8 @@ class VLLMSampler:
         model: `attnpo.testbed.EMBEDDED`, a folder or a hub id.
         revision: hub revision; None is the main branch.
         max_model_len: tokens of the longest prompt and its response; None: all that the model allows.
-        engine: more arguments of `vllm.LLM`, such as `dtype` (default: the checkpoint's own).
+        engine: more arguments of `vllm.LLM`. `dtype` is the checkpoint's own if it is not given; vLLM's own default
+            would run a float32 model in half precision.
     """
 
     unit = 1
@@ -41,8 +43,8 @@ class VLLMSampler:
     def __init__(
         self, model: str, revision: str | None = None, max_model_len: int | None = None, **engine: Any
     ) -> None:
-        self._name = model
-        self._arguments = {"model": model_path(model), "revision": revision, "max_model_len": max_model_len, **engine}
+        self._name, self._revision = model, revision
+        self._arguments = {"max_model_len": max_model_len, **engine}
         self._llm: Any = None
 
     def sample(
@@ -101,8 +103,10 @@ class VLLMSampler:
     def _engine(self) -> Any:
         if self._llm is None:
             vllm = import_vllm()
+            dtype = str(checkpoint_dtype(self._name, self._revision)).removeprefix("torch.")
+            arguments = {"model": model_path(self._name), "revision": self._revision, "dtype": dtype, **self._arguments}
             try:
-                self._llm = vllm.LLM(**self._arguments)
+                self._llm = vllm.LLM(**arguments)
             except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise AttnPOError(

@@ -68,13 +68,19 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_each_response_is_a_request_with_its_own_seed(engines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IN_FLIGHT", 3)
-    with make_sampler("vllm", EMBEDDED, max_model_len=50, dtype="float32") as sampler:
+    with make_sampler("vllm", EMBEDDED, max_model_len=50, seed=3) as sampler:
         assert not engines  # it starts when there is something to do
         assert not list(sampler.sample([], temperature=1.0, max_new_tokens=3))
         assert not engines
         found = list(sampler.sample([[7, 7], [8]], k=2, temperature=0.6, top_p=0.9, max_new_tokens=3, seeds=range(4)))
         ((engine, arguments),) = engines
-        assert arguments == {"model": str(MODEL_DIR), "revision": None, "max_model_len": 50, "dtype": "float32"}
+        assert arguments == {
+            "model": str(MODEL_DIR),
+            "revision": None,
+            "dtype": "float32",
+            "max_model_len": 50,
+            "seed": 3,
+        }
         assert sorted(found) == [
             (0, 0, Sample([7, 0, END], "stop")),
             (0, 1, Sample([7, 1, END], "stop")),
