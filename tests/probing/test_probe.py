@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+import attnpo.probing.probe
 import attnpo.sampling.transformers
 from attnpo.errors import AttnPOError
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.probing.settings import ProbeSection, Source
 from attnpo.runs.profile import Profile, load_profile
-from attnpo.testbed import EMBEDDED
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import prompt_ids
+from attnpo.sampling.transformers import TransformersSampler
+from attnpo.testbed import EMBEDDED, load_problems
 
 
 @pytest.fixture
@@ -58,6 +62,35 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
     assert sampled == [32]
     assert samples.read_text() == "".join(lines)
     assert (tmp_path / "heads.json").read_bytes() == before
+
+
+def test_the_sampler_of_the_backend_is_closed_before_the_model_is_loaded(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    model = load_model(EMBEDDED)
+
+    class Recording(TransformersSampler):
+        def close(self) -> None:
+            events.append("closed")
+
+    def make(backend: str, name: str, revision: str | None, **options: Any) -> Recording:
+        events.append((backend, name, revision, options["max_model_len"]))
+        return Recording(*model, options["batch_size"])
+
+    def load(*_: Any) -> Any:
+        events.append("loaded")
+        return model
+
+    monkeypatch.setattr(attnpo.probing.probe, "make_sampler", make)
+    monkeypatch.setattr(attnpo.probing.probe, "load_model", load)
+    first = run(profile, tmp_path, problems=8, backend="vllm")
+    prompts = prompt_ids(model[1], [problem.text for problem in load_problems(EMBEDDED, "train")[:8]])
+    room = max(map(len, prompts)) + profile.probe.max_completion_tokens
+    assert events == [("vllm", EMBEDDED, None, room), "closed", "loaded"]
+    del events[:]
+    assert run(profile, tmp_path, problems=8, backend="vllm") == first
+    assert events == ["loaded"]  # nothing is missing
 
 
 def test_data_without_labels_is_refused(profile: Profile, tmp_path: Path) -> None:
