@@ -76,18 +76,7 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything that the report tells."""
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, attn_implementation="eager")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    path, widened = args.model, None
-    width = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
-    if width not in WIDTHS:
-        path = str(folder / "widened")
-        new_width = next(w for w in WIDTHS if w >= width)
-        wide = widen_heads(model, new_width)
-        wide.save_pretrained(path)
-        tokenizer.save_pretrained(path)
-        ids = torch.randint(model.config.vocab_size, (8, 200), generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            difference = (wide(ids).logits - model(ids).logits).abs().max().item()
-        widened = {"from": width, "to": new_width, "largest_logit_difference": difference}
+    path, widened = widened_copy(model, tokenizer, args.model, folder)
 
     greedy = {"do_sample": False, "temperature": 0.0, "max_gen_toks": args.budget}
     sampled = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "max_gen_toks": args.small_budget}
@@ -155,6 +144,21 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "failures": failures,
         "versions": versions(),
     }
+
+
+def widened_copy(model: Any, tokenizer: Any, path: str, folder: Path) -> tuple[str, dict[str, Any] | None]:
+    """The path of a model that vLLM's CPU attention can run: `path`, or a copy with wider heads and what it is like."""
+    width = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+    if width in WIDTHS:
+        return path, None
+    copy, new_width = str(folder / "widened"), next(w for w in WIDTHS if w >= width)
+    wide = widen_heads(model, new_width)
+    wide.save_pretrained(copy)
+    tokenizer.save_pretrained(copy)
+    ids = torch.randint(model.config.vocab_size, (8, 200), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        difference = (wide(ids).logits - model(ids).logits).abs().max().item()
+    return copy, {"from": width, "to": new_width, "largest_logit_difference": difference}
 
 
 def widen_heads(model: Any, width: int) -> LlamaForCausalLM:

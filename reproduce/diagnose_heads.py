@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 
 from attnpo.environment import checkout_root
-from attnpo.files import read_jsonl
 from attnpo.method.attention import all_heads
 from attnpo.method.credit import baseline_score
 from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import labeler_for
-from attnpo.probing.probe import label_responses, score_all
+from attnpo.probing.probe import label_responses, sample_responses, score_all
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.store import Run
@@ -38,11 +37,12 @@ def main(name: str) -> None:
     probe = Run.at(results, probe_spec(profile))
     ranking = HeadRanking.load(probe.folder / "heads.json")
     model, tokenizer = load_model(profile.model)
-    items = {item.id: item for item in load_problems(profile.data, profile.probe.split)}
+    problems = load_problems(profile.data, profile.probe.split)[: profile.probe.problems]
+    items = {item.id: item for item in problems}
+    samples = probe.folder / "samples.jsonl"  # what is missing there is sampled
     responses = [
         (items[row["problem_id"]], row["prompt_ids"], row["response_ids"])
-        for path in sorted((probe.folder / "samples").iterdir())
-        for row in read_jsonl(path)
+        for row in sample_responses(profile.source, profile.probe, tokenizer, problems, samples, seed=0)
         if row["correct"]
     ]
     heads = all_heads(model)

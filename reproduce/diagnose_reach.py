@@ -12,6 +12,7 @@ minutes a model.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -24,11 +25,12 @@ from attnpo.errors import AttnPOError
 from attnpo.files import atomic_write_csv
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.probe import sample_responses
-from attnpo.probing.settings import StepsSection, StudySection
+from attnpo.probing.settings import StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import sample, text_of
+from attnpo.sampling.sampler import text_of
+from attnpo.sampling.transformers import sample
 from attnpo.statistics.bootstrap import mean_estimate
 from attnpo.testbed import EMBEDDED, load_problems, oracle
 from attnpo.testbed.problems import ChainProblem
@@ -69,9 +71,11 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     model, tokenizer = load_model(str(folder))
     items = load_problems(profile.data, "shifted")
     table = token_bytes_table(tokenizer)
+    source = dataclasses.replace(profile.source, model=str(folder))
+    settings = dataclasses.replace(profile.study, samples=SAMPLES)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = StudySection(**{**vars(profile.study), "samples": SAMPLES})
-        responses = sample_responses(settings, model, tokenizer, items, Path(scratch), seed=0)
+        path = Path(scratch) / "samples.jsonl"
+        responses = list(sample_responses(source, settings, tokenizer, items, path, seed=0))
     by_id = {item.id: item for item in items}
     cases: dict[tuple[str, int], list[tuple[list[int], ...]]] = {}
     for row in responses:

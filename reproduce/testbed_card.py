@@ -12,7 +12,8 @@ from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.runs.profile import load_profile
 from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import prompt_ids, sample, text_of
+from attnpo.sampling.sampler import prompt_ids, text_of
+from attnpo.sampling.transformers import sample
 from attnpo.statistics.bootstrap import mean_estimate
 from attnpo.testbed import EMBEDDED, MODEL_DIR, oracle, problems
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.errors import AttnPOError
-from attnpo.files import atomic_write_jsonl, read_jsonl
 from attnpo.grading.math import Grader
 from attnpo.method.attention import all_heads
 from attnpo.method.ranking import step_ranking_accuracy
@@ -22,14 +22,20 @@ from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import Labeler, labeler_for
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import prompt_ids, sample, text_of
+from attnpo.sampling.backends import make_sampler
+from attnpo.sampling.models import load_model, load_tokenizer
+from attnpo.sampling.sampler import prompt_ids, text_of
+from attnpo.sampling.store import Key, SampleFile
 from attnpo.testbed import load_problems
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SCORING_BATCH = 16
 """Responses in one forward pass of the scoring."""
+GRADING_BATCH = 64
+"""Responses that are read and graded at once."""
 
 
 def run_probe(
@@ -47,7 +53,7 @@ def run_probe(
         source: the model and the problems.
         steps: how the thinking is cut into steps.
         settings: the profile's section `probe`.
-        out_dir: gets `samples/*.jsonl`, one file a batch. A killed probe goes on after the last one.
+        out_dir: gets `samples.jsonl`, a line a response as they come. A killed probe samples what is missing.
         seed: of the sampling and of the bootstrap.
         heads_file: where the ranking is written; None: `heads.json` in out_dir.
 
@@ -58,12 +64,14 @@ def run_probe(
         AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
     """
     label = labeler_for(source.data)
-    model, tokenizer = load_model(source.model, source.revision)
+    tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, settings.split)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
-    samples = sample_responses(settings, model, tokenizer, problems, out_dir / "samples", seed)
-    correct = [(by_id[s["problem_id"]], s["prompt_ids"], s["response_ids"]) for s in samples if s["correct"]]
-    logger.info("%d of %d responses are correct", len(correct), len(samples))
+    rows = sample_responses(source, settings, tokenizer, problems, out_dir / "samples.jsonl", seed)
+    graded = [row["correct"] and (by_id[row["problem_id"]], row["prompt_ids"], row["response_ids"]) for row in rows]
+    correct = [row for row in graded if row]
+    logger.info("%d of %d responses are correct", len(correct), len(graded))
+    model, _ = load_model(source.model, source.revision)
     scores, labels = score_responses(label, steps, model, tokenizer, correct)
     if not scores:
         raise AttnPOError(
@@ -87,51 +95,61 @@ def run_probe(
 
 
 def sample_responses(
+    source: Source,
     settings: ProbeSection | StudySection,
-    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
-    folder: Path,
+    path: Path,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Sample and grade `settings.samples` responses to each problem.
+) -> Iterator[dict[str, Any]]:
+    """Sample `settings.samples` responses to each problem, then read and grade them.
+
+    The model that samples is loaded and let go again before the first row is given, so that its memory is free for the
+    model that scores.
 
     Args:
-        folder: gets one file a batch; the batches whose files are there are read and not sampled again.
-        seed: each batch has a seed of its own, made from this one and the batch's first turn.
+        path: of the samples; responses that are there are not sampled again.
+        seed: response n of all has the seed `seed * 1_000_003 + n`; on transformers that of a batch's first response
+            counts.
 
-    Returns:
-        a row for each response, with `problem_id`, `correct`, `prompt_ids` and `response_ids`.
+    Yields:
+        a row for each response, in order of problem and number, with `problem_id`, `correct`, `prompt_ids` and
+        `response_ids`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    turns = [problem for problem in problems for _ in range(settings.samples)]
-    size = settings.batch_size
-    rows: list[dict[str, Any]] = []
-    with Grader() as grader:
-        for start in track(range(0, len(turns), size), description="sampling"):
-            path = folder / f"{start // size:05d}.jsonl"
-            if not path.is_file():
-                batch = turns[start : start + size]
-                prompts = prompt_ids(tokenizer, [problem.text for problem in batch])
-                samples = sample(
-                    model,
-                    tokenizer,
-                    prompts,
+    turns = [problem.id for problem in problems for _ in range(settings.samples)]
+    keys: list[Key] = [(problem.id, k) for problem in problems for k in range(settings.samples)]
+    prompts = prompt_ids(tokenizer, [problem.text for problem in problems])
+    prompt_of = {problem.id: prompt for problem, prompt in zip(problems, prompts, strict=True)}
+    answer_of = {problem.id: problem.answer for problem in problems}
+    with SampleFile(path, ("problem_id", "k")) as file:
+        if not all(key in file for key in keys):
+            longest = max(map(len, prompts)) + settings.max_completion_tokens
+            with make_sampler(
+                settings.backend, source.model, source.revision, batch_size=settings.batch_size, max_model_len=longest
+            ) as sampler:
+                file.fill(
+                    sampler,
+                    keys,
+                    [prompt_of[id] for id in turns],
+                    [seed * 1_000_003 + turn for turn in range(len(turns))],
                     temperature=settings.temperature,
                     max_new_tokens=settings.max_completion_tokens,
-                    seed=seed * 1_000_003 + start,
                 )
-                texts = [text_of(one.ids, tokenizer) for one in samples]
-                grades = grader.grade(texts, [problem.answer for problem in batch])
-                atomic_write_jsonl(
-                    path,
-                    [
-                        {"problem_id": p.id, "correct": g.correct, "prompt_ids": prompt, "response_ids": one.ids}
-                        for p, g, prompt, one in zip(batch, grades, prompts, samples, strict=True)
-                    ],
-                )
-            rows.extend(read_jsonl(path))
-    return rows
+        with Grader() as grader:
+            for rows in in_batches(file.rows(keys), GRADING_BATCH):
+                texts = [text_of(row["response_ids"], tokenizer) for row in rows]
+                grades = grader.grade(texts, [answer_of[row["problem_id"]] for row in rows])
+                for row, grade in zip(rows, grades, strict=True):
+                    id = row["problem_id"]
+                    about = {"problem_id": id, "correct": grade.correct, "prompt_ids": prompt_of[id]}
+                    yield {**about, "response_ids": row["response_ids"]}
+
+
+def in_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The rows in lists of this size; the last one may be shorter."""
+    rest = iter(rows)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
 
 
 class Labelled(NamedTuple):

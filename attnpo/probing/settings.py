@@ -11,6 +11,8 @@ from attnpo.schema import STRICT, Count, Index, Positive, Share
 
 HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1)]
 """Heads as [layer, head], both from 0."""
+Backend = Literal["hf", "vllm"]
+"""As `attnpo.sampling.backends.Backend`, which would load torch."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,7 +51,9 @@ class ProbeSection:
     temperature: Positive = 1.0
     max_completion_tokens: Count
     batch_size: Count = 128
-    """Responses generated at once."""
+    """Responses generated at once; vLLM fills its batches by itself."""
+    backend: Backend = "hf"
+    """What samples: `hf`, transformers, or `vllm`."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000
@@ -68,6 +72,8 @@ class StudySection:
     temperature: Positive = 1.0
     max_completion_tokens: Count
     batch_size: Count = 128
+    backend: Backend = "hf"
+    """What samples responses and answers: `hf`, transformers, or `vllm`."""
     heads: Literal["top"] | HeadList = "top"
     """Key-Focus Heads: `top`, the probe's best `probe.heads`, or a list of [layer, head], both from 0."""
     ensemble: Count = 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,20 @@ from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import LABELERS, Labeler, labeler_for
-from attnpo.probing.probe import SCORING_BATCH, sample_responses, score_all, score_responses
+from attnpo.probing.probe import (
+    GRADING_BATCH,
+    SCORING_BATCH,
+    in_batches,
+    sample_responses,
+    score_all,
+    score_responses,
+)
 from attnpo.probing.settings import Source, StepsSection, StudySection
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import sample, text_of
+from attnpo.sampling.backends import make_sampler
+from attnpo.sampling.models import load_model, load_tokenizer
+from attnpo.sampling.sampler import free_memory, text_of
+from attnpo.sampling.store import Key, SampleFile
 from attnpo.statistics.bootstrap import Estimate, bootstrap
 from attnpo.testbed import load_problems
 
@@ -49,15 +58,16 @@ def run_responses(source: Source, study: StudySection, out_dir: Path, seed: int 
     Args:
         source: the model and the problems.
         study: the profile's section `study`.
-        out_dir: gets `responses.jsonl`, a line a response, and `samples/*.jsonl`, one file a batch.
+        out_dir: gets `responses.jsonl`, a line a response in order of the problems, and `samples.jsonl`, a line a
+            response as they come. A killed run samples what is missing.
         seed: of the sampling.
 
     Returns:
         the path of responses.jsonl.
     """
-    model, tokenizer = load_model(source.model, source.revision)
+    tokenizer = load_tokenizer(source.model, source.revision)
     items = load_problems(source.data, study.split)[: study.problems]
-    rows = sample_responses(study, model, tokenizer, items, out_dir / "samples", seed)
+    rows = sample_responses(source, study, tokenizer, items, out_dir / "samples.jsonl", seed)
     atomic_write_jsonl(out_dir / "responses.jsonl", rows)
     return out_dir / "responses.jsonl"
 
@@ -124,14 +134,17 @@ def run_intervention(
 
     A response takes part if it has an answer and at least two steps. Each condition but `whole` drops the same number
     of steps: the share `study.dropped`, rounded up, but never all. The steps that stay keep their sampled ids; the
-    model goes on behind `</think>`.
+    model goes on behind `</think>`. All steps are scored first; the model that scored is let go before the one that
+    samples is loaded.
 
     Args:
         source, steps, study: the profile's sections.
         heads: (layer, head), both from 0; the mean of their step scores says which steps are dropped.
         responses: the file that `run_responses` wrote.
-        out_dir: gets `samples.jsonl`, a line for each response and condition, and `answers/*.jsonl`, one file a batch.
-        seed: of the sampling and of the condition `random`.
+        out_dir: gets `samples.jsonl`, a line for each response and condition, and `answers.jsonl`, a line an answer as
+            they come. A killed run samples what is missing.
+        seed: of the sampling and of the condition `random`. The answers to a response have one seed under all
+            conditions; on transformers that of a batch's first response counts.
 
     Returns:
         the path of samples.jsonl.
@@ -139,50 +152,59 @@ def run_intervention(
     Raises:
         AttnPOError: no response has an answer and two steps.
     """
-    model, tokenizer = load_model(source.model, source.revision)
+    tokenizer = load_tokenizer(source.model, source.revision)
     label = LABELERS.get(source.data)
     rows = with_steps(steps, tokenizer, _load(source, study, responses))
-    folder = out_dir / "answers"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines: list[dict[str, Any]] = []
-    with Grader() as grader:
-        for start in track(range(0, len(rows), SCORING_BATCH), description="intervening"):
-            path = folder / f"{start // SCORING_BATCH:05d}.jsonl"
-            if not path.is_file():
-                batch, batch_seed = rows[start : start + SCORING_BATCH], seed * 1_000_003 + start
-                scores = [s.mean(0).cpu() for s in score_batch(model, heads, [row.response for row in batch])]
-                shortened = list(_shorten(batch, scores, study.dropped, random.Random(batch_seed)))
-                answers = sample(
-                    model,
-                    tokenizer,
-                    [[*thinking.row.response.prompt_ids, *thinking.kept] for thinking in shortened],
+    shortened = _shortened(source, heads, rows, study.dropped, seed)
+    free_memory()
+    with SampleFile(out_dir / "answers.jsonl", ("response", "condition")) as file:
+        keys: list[Key] = [(row.number, condition) for row, condition, _ in shortened]
+        if not all(key in file for key in keys):
+            prompts = [[*one.row.response.prompt_ids, *one.kept] for one in shortened]
+            with make_sampler(
+                study.backend,
+                source.model,
+                source.revision,
+                batch_size=SCORING_BATCH * len(CONDITIONS),
+                max_model_len=max(map(len, prompts)) + study.answer_tokens,
+            ) as sampler:
+                file.fill(
+                    sampler,
+                    keys,
+                    prompts,
+                    [seed * 1_000_003 + turn // len(CONDITIONS) for turn in range(len(keys))],
                     temperature=study.answer_temperature,
                     max_new_tokens=study.answer_tokens,
-                    seed=batch_seed,
+                    description="intervening",
                 )
-                pairs = list(zip(shortened, answers, strict=True))
-                texts = [text_of([*thinking.kept, *answer.ids], tokenizer) for thinking, answer in pairs]
-                grades = grader.grade(texts, [thinking.row.item.answer for thinking in shortened])
-                atomic_write_jsonl(
-                    path,
-                    [
-                        {
-                            "problem_id": row.item.id,
-                            "response": row.number,
-                            "condition": condition,
-                            "correct": grade.correct,
-                            "was_correct": row.correct,
-                            "steps": len(row.texts),
-                            "dropped": len(dropped),
-                            "dropped_essential": _essential(label, row, dropped),
-                            "answer_tokens": len(answer.ids),
-                        }
-                        for ((row, condition, dropped, _), answer), grade in zip(pairs, grades, strict=True)
-                    ],
-                )
-            lines.extend(read_jsonl(path))
-    atomic_write_jsonl(out_dir / "samples.jsonl", lines)
+        answers = (row["response_ids"] for row in file.rows(keys))
+        atomic_write_jsonl(out_dir / "samples.jsonl", _graded(shortened, answers, tokenizer, label))
     return out_dir / "samples.jsonl"
+
+
+def _graded(
+    shortened: Sequence[Shortened],
+    answers: Iterable[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    label: Labeler | None,
+) -> Iterator[dict[str, Any]]:
+    """The lines of samples.jsonl: thinking and answer each."""
+    with Grader() as grader:
+        for pairs in in_batches(zip(shortened, answers, strict=True), GRADING_BATCH):
+            texts = [text_of([*one.kept, *answer], tokenizer) for one, answer in pairs]
+            grades = grader.grade(texts, [one.row.item.answer for one, _ in pairs])
+            for ((row, condition, dropped), answer), grade in zip(pairs, grades, strict=True):
+                yield {
+                    "problem_id": row.item.id,
+                    "response": row.number,
+                    "condition": condition,
+                    "correct": grade.correct,
+                    "was_correct": row.correct,
+                    "steps": len(row.texts),
+                    "dropped": len(dropped),
+                    "dropped_essential": _essential(label, row, dropped),
+                    "answer_tokens": len(answer),
+                }
 
 
 def run_stability(
@@ -271,17 +293,25 @@ class Shortened(NamedTuple):
     row: Studied
     condition: str
     dropped: set[int]  # steps
-    kept: list[int]  # token ids, up to and including `</think>`
+
+    @property
+    def kept(self) -> list[int]:
+        """Token ids, up to and including `</think>`."""
+        return kept_ids(self.row.response, self.dropped)
 
 
-def _shorten(
-    rows: Sequence[Studied], scores: Sequence[Tensor], share: float, draw: random.Random
-) -> Iterator[Shortened]:
-    """The thinking of each response under each condition."""
-    for row, score in zip(rows, scores, strict=True):
-        for condition in CONDITIONS:
-            dropped = dropped_steps(score, condition, share, draw)
-            yield Shortened(row, condition, dropped, kept_ids(row.response, dropped))
+def _shortened(
+    source: Source, heads: Sequence[Head], rows: Sequence[Studied], share: float, seed: int
+) -> list[Shortened]:
+    """The thinking of each response under each condition, by the mean step score of the heads."""
+    model, _ = load_model(source.model, source.revision)
+    shortened = []
+    for start in track(range(0, len(rows), SCORING_BATCH), description="scoring"):
+        batch, draw = rows[start : start + SCORING_BATCH], random.Random(seed * 1_000_003 + start)
+        for row, scores in zip(batch, score_batch(model, heads, [row.response for row in batch]), strict=True):
+            mean = scores.mean(0).cpu()
+            shortened += [Shortened(row, name, dropped_steps(mean, name, share, draw)) for name in CONDITIONS]
+    return shortened
 
 
 def dropped_steps(scores: Tensor, condition: str, share: float, draw: random.Random) -> set[int]:

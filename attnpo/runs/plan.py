@@ -187,6 +187,8 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         "stability": ["heads"],
     }[kind]
     settings = {key: value for key, value in asdict(study).items() if key in more}
+    if kind in ("responses", "intervention") and study.backend != "hf":
+        settings["backend"] = study.backend
     spec: dict[str, Any] = {**_common(profile, kind, seed), "study": settings}
     if kind == "responses":
         return {**spec, "problems": problems_identity(profile.data, study.split)}

@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.errors import AttnPOError
+from attnpo.files import atomic_write_json
 from attnpo.testbed import model_path
 
 
-def load_model(model: str, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (in its own dtype, on the GPU if there is one) and tokenizer, padding on the left.
+def load_model(
+    model: str, revision: str | None = None, dtype: torch.dtype | Literal["auto"] = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (on the GPU if there is one) and tokenizer, padding on the left.
 
     Args:
         model: `attnpo.testbed.EMBEDDED`, a folder or a hub id.
         revision: hub revision; None is the main branch.
+        dtype: of the weights. `auto`, the checkpoint's own, is for sampling and scoring. Training takes float32: a
+            step of a small learning rate is less than half the distance of two bfloat16 numbers, so weights held in
+            bfloat16 would mostly stay where they are.
 
     Raises:
         AttnPOError: it cannot be loaded (the line says why), or its tokenizer has no chat template.
     """
-    path = model_path(model)
+    tokenizer = load_tokenizer(model, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
-        loaded = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype="auto")
+        loaded = AutoModelForCausalLM.from_pretrained(model_path(model), revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise AttnPOError(f"model {model!r} could not be loaded ({reason}); check name, path and network") from error
+        raise _not_loaded(model, error) from error
+    # Each process of a distributed run loads onto the GPU that it trains on; by default all would take the first one.
+    device: Any = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return loaded.to(device), tokenizer
+
+
+def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, padding on the left.
+
+    Raises:
+        AttnPOError: as `load_model`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path(model), revision=revision, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise _not_loaded(model, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         raise AttnPOError(f"model {model!r} has no chat template; choose one whose tokenizer has it")
-    # Each process of a distributed run loads onto the GPU that it trains on; by default all would take the first one.
-    device: Any = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    return loaded.to(device), tokenizer
+    return tokenizer
+
+
+def checkpoint_dtype(model: str, revision: str | None = None) -> torch.dtype:
+    """The dtype that a checkpoint's configuration states; float32 if it states none."""
+    try:
+        dtype = AutoConfig.from_pretrained(model_path(model), revision=revision).dtype
+    except (OSError, ValueError) as error:
+        raise _not_loaded(model, error) from error
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def state_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Let the configuration of a saved model state this dtype: who loads it with `auto` gets the weights in it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    atomic_write_json(path, {**config, "dtype": str(dtype).removeprefix("torch.")})
+
+
+def _not_loaded(model: str, error: Exception) -> AttnPOError:
+    reason = str(error).splitlines()[0]
+    return AttnPOError(f"model {model!r} could not be loaded ({reason}); check name, path and network")

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from attnpo.files import atomic_write_bytes
+from attnpo.sampling.models import state_dtype
 
 
 class LogFile(TrainerCallback):
@@ -73,11 +75,11 @@ def _is_of_a_step(entry: Mapping[str, Any]) -> bool:
 class Snapshots(TrainerCallback):
     """Keeps the weights every `every` optimizer steps as `folder/STEP`, but not after the last step.
 
-    A snapshot appears whole or not at all.
+    A snapshot appears whole or not at all. Its configuration states `dtype`, see `attnpo.training.run.run_training`.
     """
 
-    def __init__(self, trainer: GRPOTrainer, every: int, folder: Path) -> None:
-        self.trainer, self.every, self.folder = trainer, every, folder
+    def __init__(self, trainer: GRPOTrainer, every: int, folder: Path, dtype: torch.dtype) -> None:
+        self.trainer, self.every, self.folder, self.dtype = trainer, every, folder, dtype
 
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         """Save the weights if the step is a multiple of `every`."""
@@ -87,6 +89,7 @@ class Snapshots(TrainerCallback):
         partial = self.folder / f".{step}"
         self.trainer.save_model(str(partial))
         if state.is_world_process_zero:
+            state_dtype(partial, self.dtype)
             # A run that was killed after this step has left a snapshot of the same name.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
             partial.rename(self.folder / str(step))

@@ -22,7 +22,7 @@ from attnpo.method.attention import Head
 from attnpo.probing.labels import labeler_for
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import load_model
+from attnpo.sampling.models import checkpoint_dtype, load_model, state_dtype
 from attnpo.sampling.sampler import prompt_ids
 from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, Snapshots, cut_log
@@ -162,6 +162,9 @@ def run_training(
 ) -> Path:
     """Train a method, from the last checkpoint if there is one, and save the model.
 
+    The weights are trained and saved in float32. The configuration that is saved beside them states the dtype of the
+    untrained checkpoint: whoever loads the model with `dtype="auto"`, as sampling and lm-eval do, gets that one.
+
     Every process of a distributed run calls it, and has left the process group when it returns.
 
     Args:
@@ -182,21 +185,28 @@ def run_training(
         AttnPOError: heads are needed and heads_file is None, the settings contradict each other, or no prompt is
             short enough.
     """
+    dtype = checkpoint_dtype(source.model, source.revision)
     steps_in_all = {**train.grpo, **method.grpo}.get("max_steps", train.steps)
     checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
     if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
         logger.info("%s is the end of the training", checkpoint.name)
         if accelerate.PartialState().is_main_process:
             _take_model(checkpoint, out_dir)
+            state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
-    model, tokenizer = load_model(source.model, source.revision)
+    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     problems = load_problems(source.data, train.split)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
     config = training_config(steps, train, method, seed, heads, out_dir / CHECKPOINTS_FOLDER)
+    logger.info(
+        "the weights are trained in float32 (the checkpoint's are %s), the passes run in %s",
+        str(dtype).removeprefix("torch."),
+        "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32",
+    )
     with Grader() as grader:
         trainer = AttnPOTrainer(
             model=model,
@@ -208,12 +218,13 @@ def run_training(
             step_labels=_step_labels(source.data, problems) if config.step_scores == "oracle" else None,
         )
         if method.snapshots is not None:
-            trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots"))
+            trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint.name)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(out_dir / "model"))
     if trainer.accelerator.is_main_process:
+        state_dtype(out_dir / "model", dtype)
         tokenizer.save_pretrained(out_dir / "model")
     del trainer, model  # they hold the process group
     leave_process_group()

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 import attnpo.probing.probe
+import attnpo.sampling.transformers
 from attnpo.errors import AttnPOError
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.probing.settings import ProbeSection, Source
 from attnpo.runs.profile import Profile, load_profile
-from attnpo.testbed import EMBEDDED
+from attnpo.sampling.models import load_model
+from attnpo.sampling.sampler import prompt_ids
+from attnpo.sampling.transformers import TransformersSampler
+from attnpo.testbed import EMBEDDED, load_problems
 
 
 @pytest.fixture
@@ -37,24 +41,56 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
     assert all(head.sra > 0.74 for head in ranking.best(3))
     middle = sorted(head.sra for head in ranking.heads)[16]
     assert middle < 0.7
-    rows = [json.loads(line) for path in (tmp_path / "samples").iterdir() for line in path.read_text().splitlines()]
-    assert len(rows) == 64
+    samples = tmp_path / "samples.jsonl"
+    lines = samples.read_text().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines]
+    assert len({(row["problem_id"], row["k"]) for row in rows}) == len(rows) == 64
 
-    # a killed probe samples what is missing, nothing else, and ends with the same ranking
+    # a killed probe samples the batch that is not whole, nothing else, and ends with the same samples and ranking
     before = (tmp_path / "heads.json").read_bytes()
     (tmp_path / "heads.json").unlink()
-    (tmp_path / "samples" / "00001.jsonl").unlink()
+    samples.write_text("".join(lines[:40]) + lines[40][:30])
     sampled = []
-    original = attnpo.probing.probe.sample
+    original = attnpo.sampling.transformers.sample
 
     def counting(model, tokenizer, prompts, **options):  # type: ignore[no-untyped-def]
         sampled.append(len(prompts))
         return original(model, tokenizer, prompts, **options)
 
-    monkeypatch.setattr(attnpo.probing.probe, "sample", counting)
+    monkeypatch.setattr(attnpo.sampling.transformers, "sample", counting)
     run(profile, tmp_path)
     assert sampled == [32]
+    assert samples.read_text() == "".join(lines)
     assert (tmp_path / "heads.json").read_bytes() == before
+
+
+def test_the_sampler_of_the_backend_is_closed_before_the_model_is_loaded(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Any] = []
+    model = load_model(EMBEDDED)
+
+    class Recording(TransformersSampler):
+        def close(self) -> None:
+            events.append("closed")
+
+    def make(backend: str, name: str, revision: str | None, **options: Any) -> Recording:
+        events.append((backend, name, revision, options["max_model_len"]))
+        return Recording(*model, options["batch_size"])
+
+    def load(*_: Any) -> Any:
+        events.append("loaded")
+        return model
+
+    monkeypatch.setattr(attnpo.probing.probe, "make_sampler", make)
+    monkeypatch.setattr(attnpo.probing.probe, "load_model", load)
+    first = run(profile, tmp_path, problems=8, backend="vllm")
+    prompts = prompt_ids(model[1], [problem.text for problem in load_problems(EMBEDDED, "train")[:8]])
+    room = max(map(len, prompts)) + profile.probe.max_completion_tokens
+    assert events == [("vllm", EMBEDDED, None, room), "closed", "loaded"]
+    del events[:]
+    assert run(profile, tmp_path, problems=8, backend="vllm") == first
+    assert events == ["loaded"]  # nothing is missing
 
 
 def test_data_without_labels_is_refused(profile: Profile, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path
     # to its own whole thinking the model mostly gives the answer that it gave before
     assert sum(row["correct"] == row["was_correct"] for row in whole) >= len(whole) - 2
     path.unlink()
-    answers = next((tmp_path / "answers").iterdir())
+    answers = tmp_path / "answers.jsonl"
     stamp = answers.stat().st_mtime_ns
     again = studies.run_intervention(profile.source, profile.steps, study, heads, responses, tmp_path)
     assert [json.loads(line) for line in again.read_text().splitlines()] == rows

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from attnpo.errors import AttnPOError
 from attnpo.runs import plan
-from attnpo.runs.plan import Job, plan_artefacts, plan_runs, train_spec
+from attnpo.runs.plan import Job, plan_artefacts, plan_runs, probe_spec, study_spec, train_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.settings import BASE_OF_TRIALS
 from attnpo.schema import STRICT
@@ -58,6 +58,19 @@ def test_a_new_setting_changes_no_id_of_a_run_that_does_not_set_it(
     assert train_spec(dataclasses.replace(profile, train=LongerSection(**values)), "rloo", 0) == before
     changed = train_spec(dataclasses.replace(profile, train=LongerSection(**values, new=4)), "rloo", 0)
     assert changed["train"] == {**before["train"], "new": 4}
+
+
+def test_what_samples_is_in_an_id_unless_it_is_transformers(tmp_path: Path) -> None:
+    study = {"problems": 1, "samples": 1, "max_completion_tokens": 8, "heads": [[0, 0]]}
+    probe = {"problems": 2, "samples": 1, "max_completion_tokens": 8}
+    specs = []
+    for more in ({}, {"backend": "hf"}, {"backend": "vllm"}):
+        profile = fake_profile(tmp_path, study=study | more, probe=probe | more)
+        kinds = [study_spec(profile, kind) for kind in ("responses", "intervention")]
+        specs.append([probe_spec(profile)["probe"], *(spec["study"] for spec in kinds)])
+    assert specs[0] == specs[1]
+    assert all("backend" not in spec for spec in specs[0])
+    assert all(vllm == {**hf, "backend": "vllm"} for hf, vllm in zip(specs[0], specs[2], strict=True))
 
 
 def test_specs_keep_the_names_that_settings_had(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attnpo.errors import AttnPOError
+from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import end_tokens, prompt_ids, sample, text_of
+from attnpo.sampling.sampler import prompt_ids, text_of
+from attnpo.sampling.transformers import TransformersSampler, end_tokens, sample
 from attnpo.testbed import EMBEDDED, problems
 
 END = 2
@@ -67,6 +70,28 @@ def test_padding_changes_nothing(loaded: Any, prompts: list[list[int]]) -> None:
     (alone,) = sample(*loaded, [shortest], **options)
     beside, _ = sample(*loaded, [shortest, longest], **options)
     assert alone == beside
+
+
+def test_temperature_0_is_greedy(loaded: Any, prompts: list[list[int]]) -> None:
+    all_but = sample(*loaded, prompts[:4], temperature=1e-4, max_new_tokens=40)
+    assert sample(*loaded, prompts[:4], temperature=0.0, max_new_tokens=40) == all_but
+
+
+def test_the_sampler_gives_the_batches_of_sample(loaded: Any, prompts: list[list[int]]) -> None:
+    sampler = TransformersSampler(*loaded, batch_size=3)
+    options = {"temperature": 1.0, "max_new_tokens": 20}
+    found = list(sampler.sample(prompts[:4], k=2, seeds=[10, 0, 0, 11, 0, 0, 12, 0], **options))
+    assert [(prompt, number) for prompt, number, _ in found] == [(p, k) for p in range(4) for k in range(2)]
+    turns = [prompts[p] for p in range(4) for _ in range(2)]
+    expected = [sample(*loaded, turns[3 * i : 3 * i + 3], seed=10 + i, **options) for i in range(3)]
+    assert [one for *_, one in found] == [one for batch in expected for one in batch]
+    sampler.close()
+    assert sampler.model is None
+
+
+def test_a_backend_that_is_not_there_is_refused() -> None:
+    with pytest.raises(AttnPOError, match="no sampling backend 'sglang'; there are hf and vllm"):
+        make_sampler("sglang", EMBEDDED)  # type: ignore[arg-type]
 
 
 def test_it_goes_on_behind_a_part_of_a_response(loaded: Any, prompts: list[list[int]]) -> None:
