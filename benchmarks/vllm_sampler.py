@@ -29,6 +29,7 @@ from vllm_parity import ROOT, TIE, versions, widened_copy  # sets the environmen
 import torch  # isort: skip
 from transformers import AutoModelForCausalLM
 
+import attnpo
 import attnpo.probing.probe
 from attnpo.files import atomic_write_json, atomic_write_text, sha256_files
 from attnpo.probing.probe import run_probe
@@ -96,7 +97,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "sampled": sampled,
         "killed": kills,
         "failures": failures,
-        "versions": versions(),
+        "versions": {name: version for name, version in versions().items() if version} | {"attnpo": attnpo.__version__},
     }
 
 
