@@ -318,6 +318,30 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     assert call.jobs().count("eval attnpo 0") == 1
 
 
+def leave_what_git_has(call: Call) -> None:
+    for path in (call.results / "raw").glob("*/*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("manifest.json", "record.csv", "heads.json"):
+            path.unlink()
+
+
+def test_a_failed_call_leaves_recorded_runs_in_the_table(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}}
+    call = Call(tmp_path, world)
+    code, _, err = call("--jobs", "4")
+    assert code == 0, err
+    table = (call.results / "table1.md").read_bytes()
+    leave_what_git_has(call)
+    recorded = {path: path.read_bytes() for path in (call.results / "raw").glob("*tlmre*/*")}
+    assert len(recorded) >= 4
+    call.environment["FAKE_FAIL"] = "train tlmre 0 from 0"
+    code, _, err = call("--jobs", "1")
+    assert (code, "made to fail" in err) == (2, True)
+    assert (call.results / "table1.md").read_bytes() == table
+    assert {path: path.read_bytes() for path in recorded} == recorded
+
+
 def test_recorded_runs_are_taken_only_if_asked_and_models_made_where_needed(
     tmp_path: Path, world: dict[str, Any]
 ) -> None:
@@ -326,11 +350,7 @@ def test_recorded_runs_are_taken_only_if_asked_and_models_made_where_needed(
     assert code == 0, err
     table = (call.results / "table1.md").read_bytes()
     once = call.jobs()
-    for path in (call.results / "raw").glob("*/*"):  # what git leaves out
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in ("manifest.json", "record.csv", "heads.json"):
-            path.unlink()
+    leave_what_git_has(call)
 
     code, _, err = call("--recorded")
     assert (code, call.jobs()) == (0, once), err
