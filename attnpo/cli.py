@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,19 +16,14 @@ from rich.logging import RichHandler
 from attnpo.environment import checkout_root, usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_consent
-from attnpo.files import atomic_write_csv, canonical_json
 from attnpo.runs.outlook import outlook
 from attnpo.runs.plan import (
     RUNS_OF,
-    Job,
-    Plans,
     all_jobs,
     eval_spec,
     left_to_do,
     only_methods,
-    plan_artefacts,
     plan_command,
-    plan_runs,
     probe_spec,
     study_spec,
     train_spec,
@@ -39,9 +34,6 @@ from attnpo.runs.settings import BASE, BASES
 from attnpo.runs.store import Run
 from attnpo.schema import build
 from attnpo.testbed import model_path
-
-if TYPE_CHECKING:
-    from attnpo.report import Made
 
 ProfileName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.yaml")]
 Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
@@ -237,7 +229,9 @@ def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, r
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
     _, plans = plan_command(loaded, artefact, None, results_dir)
-    _write(loaded, artefact, plans, results_dir)
+    from attnpo.report import write_results
+
+    write_results(loaded, artefact, plans, results_dir, _options(loaded))
 
 
 def report(
@@ -320,10 +314,12 @@ def run(
         console = Console(stderr=True)
         not_done = run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
         finished = {job.kind for job in plan if job.run.done()}
+        from attnpo.report import write_results, write_trials
+
         if artefact == "tune" and "eval" in finished:
-            _write_trials(loaded, results_dir)
+            write_trials(loaded, results_dir)
         elif artefact == "all" or (artefact != "tune" and finished & set(RUNS_OF.get(artefact, ["eval"]))):
-            _write(loaded, artefact, plans, results_dir)
+            write_results(loaded, artefact, plans, results_dir, _options(loaded))
     if not_done:
         raise AttnPOError(
             f"{len(not_done)} of {len(plan)} runs are missing ({', '.join(job.title for job in not_done)}); "
@@ -420,103 +416,6 @@ def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], It
     command = " ".join([*words[:at], _options(profile), *words[at:]])
     done = run.compute(command, work, {"profile": profile.name, "quick": profile.quick})
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
-
-
-def _write_trials(profile: Profile, results_dir: Path) -> None:
-    """`tune.csv` with every trial that is finished, those of methods not asked for this time too."""
-    import pandas as pd
-
-    from attnpo.statistics.tables import trial_table
-
-    plan = plan_runs(profile.trials(), results_dir, "base@")
-    overlays = {
-        f"{stem}@{k}": canonical_json(trial)
-        for stem, method in profile.methods.items()
-        for k, trial in enumerate(method.tune, start=1)
-    }
-    evals = [job.run.record() for job in plan if job.kind == "eval" and job.run.done()]
-    table = trial_table(pd.concat(evals, ignore_index=True), overlays)
-    path = results_dir / "tune.csv"
-    atomic_write_csv(path, table)
-    print(path.read_text(encoding="utf-8"), end="")
-
-
-def _write(profile: Profile, artefact: str, plans: Plans, results_dir: Path) -> None:
-    """Derive from what is done, of all artefacts, then write the artefact; for `all` every one, and the page."""
-    from attnpo.report import NotRunError, Section, write_artefact, write_page, write_report
-    from attnpo.report.artefacts import ARTEFACTS, artefact_of
-
-    every = plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
-    _derive(profile, every, results_dir)
-    if artefact != "all":
-        try:
-            write_report(profile, results_dir, Console(), artefact)
-        except NotRunError as error:
-            options = _options(profile)
-            raise AttnPOError(
-                f"{error}; nothing under {results_dir} to show, first: attnpo run {artefact} {options}"
-            ) from error
-        return
-    sections = []
-    for name in [*ARTEFACTS, *(name for name in plans if name not in ARTEFACTS)]:
-        title = artefact_of(name).title
-        command = (
-            f"bash reproduce/{name}.sh {profile.name}"
-            if name in ARTEFACTS
-            else f"attnpo run {name} {_options(profile)}"
-        )
-        command += " --quick" if profile.quick and name in ARTEFACTS else ""
-        plan = plans.get(name)
-        if plan is None or isinstance(plan, AttnPOError):
-            why = f"Not run: {plan or 'the profile does not list it under artefacts'}."
-            sections.append(Section(name, title, command, None, "", why))
-            continue
-        try:
-            made = write_artefact(profile, name, results_dir)
-        except NotRunError as error:
-            sections.append(Section(name, title, command, None, _about(plan, made=None), f"Not run: {error}."))
-            continue
-        sections.append(Section(name, title, command, made, _about(plan, made), _missing(plan)))
-    page = write_page(profile, results_dir, sections)
-    print(f"written: {page}")
-
-
-def _derive(profile: Profile, plans: Plans, results_dir: Path) -> None:
-    """`derived/` from the records of all artefacts, in one place but for evaluations of an artefact's own."""
-    from attnpo.runs.derive import derive
-
-    own = {name for name, section in profile.artefacts.items() if section.evaluate}
-    shared = all_jobs(plan for name, plan in plans.items() if name not in own)
-    sets: list[tuple[str | None, list[Job]]] = [(None, shared)]
-    sets += [(name, all_jobs([plans[name]])) for name in sorted(own & set(plans))]
-    for name, jobs in sets:
-        # An artefact's own evaluations: the training runs that it shares say nothing of it.
-        if any(job.run.done() for job in jobs if name is None or job.kind == "eval"):
-            derive(results_dir, [job.run for job in jobs], name)
-
-
-def _done(job: Job) -> str | None:
-    """When a job's run was finished, by its manifest: in a clone too, where its files are not."""
-    return (job.run.manifest() or {}).get("finished")
-
-
-def _about(plan: list[Job], made: Made | None) -> str:
-    """n, seeds, runs and date of an artefact."""
-    parts = []
-    if made is not None and made.n:
-        parts.append(made.n)
-    dates = [date for job in plan if (date := _done(job))]
-    seeds = sorted({job.seed for job in plan if job.method is not None and _done(job)})
-    parts.append(f"{len(dates)} of {len(plan)} runs")
-    parts += [f"seeds {', '.join(map(str, seeds))}"] if seeds else []
-    parts += [f"last run {max(dates)[:10]}"] if dates else []
-    return " · ".join(parts)
-
-
-def _missing(plan: list[Job]) -> str:
-    names = [job.title for job in plan if not _done(job)]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"Not run yet: {', '.join(names[:12])}{more}." if names else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

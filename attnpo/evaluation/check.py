@@ -31,6 +31,7 @@ from attnpo.environment import device, git_state, package_versions
 from attnpo.errors import AttnPOError
 from attnpo.files import atomic_write_text, canonical_json, read_jsonl
 from attnpo.schema import STRICT, Count, Names, NotNegative, Seed, Share, TopP, build
+from attnpo.statistics.tables import sample_counts
 from attnpo.testbed import EMBEDDED, model_identity, model_path
 
 SHARES = ("accuracy", "truncated", "missing_think_end")
@@ -191,11 +192,9 @@ def problem_means(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[st
     """Problems and their means, task by task, from the lines of a samples.jsonl."""
     sums: dict[str, dict[str, list[list[float]]]] = {}
     for line in lines:
-        tokens = line["tokens"]
-        row = [
-            *(line["correct"], tokens["total"], tokens["thinking"], tokens["answer"]),
-            *(line["finish"] == "length", line["think_tags"] == 0),
-        ]
+        counts = sample_counts(line)
+        # What is not known of a response counts as 0: the same in a baseline and its check.
+        row = [np.nan_to_num(counts["correct" if figure == "accuracy" else figure]) for figure in FIGURES]
         sums.setdefault(line["task"], {}).setdefault(str(line["problem_id"]), []).append(row)
     problems = {task: list(rows) for task, rows in sums.items()}
     values = {}

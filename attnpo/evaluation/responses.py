@@ -19,6 +19,7 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.lengths import TokenCounts, count_response
 from attnpo.grading.grade import Grade
 from attnpo.method.steps import THINK_END, THINK_START
+from attnpo.statistics.tables import sample_counts
 
 
 class Grades(Protocol):
@@ -106,30 +107,34 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     `wrong_tokens` ([sum, number] over those) and `responses` (the records themselves). `missing_think_end` is NaN
     for a model that does not think. Steps are counted where the records have them.
     """
-    k = len(records)
+    counts = [sample_counts(record) for record in records]
 
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / k
+    def total(name: str) -> float:
+        return sum(of_record[name] for of_record in counts)
 
-    correct = [r["tokens"]["total"] for r in records if r["correct"]]
-    wrong = [r["tokens"]["total"] for r in records if not r["correct"]]
+    def mean(name: str) -> float:
+        return total(name) / len(records)
+
     figures: dict[str, Any] = {
-        "avg@k": mean([r["correct"] for r in records]),
-        "pass@k": float(bool(correct)),
-        "tokens": mean([r["tokens"]["total"] for r in records]),
-        "thinking_tokens": mean([r["tokens"]["thinking"] for r in records]),
-        "answer_tokens": mean([r["tokens"]["answer"] for r in records]),
-        "correct_tokens": [sum(correct), len(correct)],
-        "wrong_tokens": [sum(wrong), len(wrong)],
-        "truncated": mean([r["finish"] == "length" if r["finish"] else float("nan") for r in records]),
-        "missing_think_end": mean([r["think_tags"] == 0 if r["thinking"] else float("nan") for r in records]),
-        "parse_failed": mean([r["parse_failed"] for r in records]),
-        "retokenized": mean([r["counted"] == "retokenized" for r in records]),
+        "avg@k": mean("correct"),
+        "pass@k": float(total("correct") > 0),
+        "correct_tokens": [total("correct_tokens"), total("correct")],
+        "wrong_tokens": [total("tokens") - total("correct_tokens"), len(records) - total("correct")],
         "responses": list(records),
     }
-    if all("steps" in r for r in records):
-        figures["essential_steps"] = mean([r["steps"]["essential"] for r in records])
-        figures["redundant_steps"] = mean([r["steps"]["redundant"] for r in records])
+    shared = (
+        "tokens",
+        "thinking_tokens",
+        "answer_tokens",
+        "truncated",
+        "missing_think_end",
+        "parse_failed",
+        "retokenized",
+    )
+    figures |= {name: mean(name) for name in shared}
+    if all("steps" in record for record in records):
+        figures["essential_steps"] = mean("steps_essential")
+        figures["redundant_steps"] = mean("steps_redundant")
     return figures
 
 

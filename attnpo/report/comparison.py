@@ -12,13 +12,16 @@ from rich.console import Console
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
-from attnpo.files import atomic_write_csv, atomic_write_text
-from attnpo.report import figures, tables
+from attnpo.files import atomic_write_csv
+from attnpo.report import figures, formats
+from attnpo.report.evaluated import at_doublings, curve_of, numbered
 from attnpo.report.evaluations import Evaluation, check_comparable, labelled_samples, read_evaluations
 from attnpo.report.published import BENCHMARKS, Published, load_paper, published
-from attnpo.report.tables import Block, Cell, Column, Row, Table, signed
-from attnpo.statistics.bootstrap import Estimate
-from attnpo.statistics.estimates import Sample, differences, estimates, measures_of, samples_by_method
+from attnpo.report.selection import Selection
+from attnpo.report.table import Block, Cell, Row, Table, signed
+from attnpo.report.tables import beside
+from attnpo.statistics.estimates import Wanted, estimate_table
+from attnpo.statistics.measures import AES, TOKENS_RELATIVE, Measure, measure_named
 from attnpo.statistics.metrics import budgets_below
 from attnpo.statistics.tables import problem_table
 
@@ -62,17 +65,22 @@ def write_comparison(
         raise AttnPOError(f"--budgets {budgets[-1]}: the responses had {limit} tokens; give budgets from 1 to {limit}")
     problems = problem_table(labelled_samples(evaluations), budgets)
     check_comparable(evaluations)
-    table = build_comparison(problems, evaluations, base=base, paper=paper, **options)
-    for name, write in (("md", tables.to_markdown), ("csv", tables.to_csv), ("tex", tables.to_latex)):
-        atomic_write_text(out / f"report.{name}", write(table))
+    pairs = [] if base is None else [(label, base) for label in dict.fromkeys(e.label for e in evaluations)]
+    # Evaluations from anywhere: their seeds say nothing of each other, so all count in every comparison.
+    wanted = Wanted(comparisons=pairs, untrained=[] if base is None else [base])
+    several = {name: members for name, members in task_groups().items() if len(members) > 1}
+    estimates = estimate_table(problems, [wanted], several, **options)
+    table = build_comparison(estimates, evaluations, base=base, paper=paper, **options)
+    formats.write_table(table, out, "report")
     atomic_write_csv(out / "problems.csv", problems)
     for block in table.measured:
         figures.pareto(block, out / "figures" / f"pareto_{block.task}")
-        for figure in (figures.pass_at_k, figures.budget):
-            curves = figures.curves_of(block, figure.__name__)
+        for figure, prefix in ((figures.pass_at_k, "pass@"), (figures.budget, "accuracy@")):
+            places = [(row, numbered(row.cells or {}, prefix)) for row in block.rows]
+            curves = [curve_of(row.method, row.label, found) for row, found in places if found]
             if any(len(curve.x) > 1 for curve in curves):
                 figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
-    tables.print_table(table, console)
+    formats.print_table(table, console)
     console.print(f"written to {out}: report.md, .csv, .tex, problems.csv and figures/", markup=False, soft_wrap=True)
 
 
@@ -90,7 +98,7 @@ def _limit(evaluations: Sequence[Evaluation]) -> int:
 
 
 def build_comparison(
-    problems: pd.DataFrame,
+    estimates: pd.DataFrame,
     evaluations: Sequence[Evaluation],
     *,
     base: str | None = None,
@@ -100,98 +108,68 @@ def build_comparison(
     """The table of some evaluations: a block a task and group, and one of differences after each if there is a base.
 
     Args:
-        problems: see `attnpo.statistics.tables.problem_table`, the labels as methods.
-        evaluations: that it was made from.
+        estimates: see `attnpo.statistics.estimates`, the labels as methods.
+        evaluations: that they were made from.
         base, paper, options: as in `write_comparison`.
     """
-    methods = samples_by_method(problems)
-    tasks = list(dict.fromkeys(problems["task"]))
-    groups = {
-        name: members
-        for name, members in task_groups().items()
-        if len(members) > 1 and any(set(members) <= set(of_tasks) for of_tasks in methods.values())
-    }
-    ids = {label: [e.origin for e in evaluations if e.label == label] for label in methods}
+    selection = Selection(estimates, untrained=[] if base is None else [base])
+    ids: dict[str, list[str]] = {}
     conditions: dict[str, Any] = {}
     for evaluation in evaluations:
+        ids.setdefault(evaluation.label, []).append(evaluation.origin)
         conditions |= evaluation.conditions
-    blocks = []
-    for name, members in [*((task, [task]) for task in tasks), *groups.items()]:
-        title = name if name in tasks else f"{name}: macro mean of {len(members)}"
-        picked = {m: [own[t] for t in members] for m, own in methods.items() if set(members) <= set(own)}
-        blocks += _blocks(name, title, picked, ids, base if base in picked else None, options)
-    shown = []
-    if paper is not None:
-        shown = _beside(paper, blocks, conditions)
+    groups, blocks = task_groups(), []
+    for task in selection.tasks:
+        title = f"{task}: macro mean of {len(groups[task])}" if task in groups else task
+        blocks += _blocks(task, title, selection, ids, base)
+    shown = [] if paper is None else _beside(paper, blocks, conditions)
     level, draws = options.get("level", 0.95), options.get("draws", 2000)
-    several = any(len(ids_of) > 1 for ids_of in ids.values())
+    several = any(len(of) > 1 for of in ids.values())
+    over = f"{'seeds and ' if several else ''}problems"
     about = [f"{task}: {c}." for task, c in conditions.items()]
-    about.append(f"±: half of the {level:.0%} bootstrap interval over {'seeds and ' if several else ''}problems.")
-    about[-1] = f"{about[-1][:-1]} ({draws} draws)."
+    about.append(f"±: half of the {level:.0%} bootstrap interval over {over} ({draws} draws).")
     if paper is not None and not shown:
         about.append(f"No published values for {paper} at this budget and temperature.")
     return Table("Report", about, blocks, shown)
 
 
-def _columns(picked: Mapping[str, Sequence[Sample]]) -> list[Column]:
-    names = dict.fromkeys(c for samples in picked.values() for s in samples for c in s.columns)
-    measures = measures_of(list(names))
-    passes = [int(name[5:]) for name in measures if name.startswith("pass@")]
+def _columns(rows: Sequence[Row]) -> list[Measure]:
+    """The measures of these rows; of pass@k, all go to the CSV, doublings of k and the largest into the table."""
+    names = dict.fromkeys(name for row in rows for name in row.cells or {} if name != AES.name)
+    shown = at_doublings(dict.fromkeys(names))
     columns = []
-    for name, m in measures.items():
-        k = int(name[5:]) if name.startswith("pass@") else 0
-        columns.append(Column(name, m.heading, m.scale, m.digits, k > 0 and (k == 1 or not _shown(k, max(passes)))))
+    for name in names:
+        measure = measure_named(name)
+        hidden = name.startswith("pass@") and (name == "pass@1" or int(name[5:]) not in shown)
+        columns.append(measure._replace(detail=measure.detail or hidden))
     return columns
 
 
-def _shown(k: int, largest: int) -> bool:
-    return k == largest or k & (k - 1) == 0
-
-
-def _cells(samples: Sequence[Sample], found: Mapping[str, Estimate | None]) -> dict[str, Cell]:
-    responses = sum(s.responses for s in samples)
-    truncated = sum(s.truncated for s in samples) / len(samples)
-    return {name: Cell(*estimate, responses, truncated) for name, estimate in found.items() if estimate is not None}
-
-
-def _blocks(
-    name: str,
-    title: str,
-    picked: Mapping[str, Sequence[Sample]],
-    ids: Mapping[str, list[str]],
-    base: str | None,
-    options: Mapping[str, Any],
-) -> list[Block]:
+def _blocks(task: str, title: str, estimates: Selection, ids: Mapping[str, list[str]], base: str | None) -> list[Block]:
     """The block of a task or group, and that of the differences from `base`, if it is there beside others."""
     rows, difference_rows, findings = [], [], []
-    columns = _columns(picked)
-    for method, samples in picked.items():
-        found = estimates(samples, **options)
-        if method == base:
-            found["aes"] = Estimate(0.0, 0.0, 0.0)  # against itself, by definition
-        elif base is not None:
-            against = differences(samples, picked[base], **options)
-            found["aes"], _ = against.pop("aes")
-            cells = _cells(samples, {measure: difference for measure, (difference, _) in against.items()})
-            difference_rows.append(Row(method, method, samples[0].seeds, cells, ids[method]))
-            findings.append(_sentence(method, base, against))
-        rows.append(Row(method, method, samples[0].seeds, _cells(samples, found), ids[method]))
-    both = [*columns, Column("aes", "AES", digits=2)] if base is not None else columns
-    blocks = [Block(name, title, both, rows, findings, by_column=True)]
+    for method in estimates.methods(task):
+        seeds, cells = estimates.seeds(task, method), estimates.values(task, method)
+        against = {} if base is None else estimates.differences(task, method, base)
+        if AES.name in against:
+            cells = cells | {AES.name: against[AES.name]}
+        rows.append(Row(method, method, seeds, cells, ids[method]))
+        if against and method != base:
+            difference_rows.append(Row(method, method, seeds, against, ids[method]))
+            findings.append(_sentence(method, str(base), against))
+    columns = _columns(rows)
+    both = [*columns, AES] if base is not None and estimates.seeds(task, base) else columns
+    blocks = [Block(task, title, both, rows, findings, by_column=True)]
     if difference_rows:
         title = f"{title}, difference from {base}, paired over the problems"
-        blocks.append(Block(name, title, columns, difference_rows, [], by_column=True, differences="difference"))
+        blocks.append(Block(task, title, columns, difference_rows, [], by_column=True, differences="difference"))
     return blocks
 
 
-def _sentence(method: str, base: str, against: Mapping[str, tuple[Estimate | None, Estimate | None]]) -> str:
-    tokens, share = against["tokens"]
-    accuracy, _ = against["accuracy"]
-    assert tokens is not None and accuracy is not None  # means are always defined
+def _sentence(method: str, base: str, against: Mapping[str, Cell]) -> str:
+    tokens, accuracy, share = against["tokens"], against["accuracy"], against.get(TOKENS_RELATIVE.name)
     relative = f", that is {signed(share, 100)} %" if share is not None else ""
-    clear = [
-        what for what, estimate in (("tokens", tokens), ("accuracy", accuracy)) if estimate.low > 0 or estimate.high < 0
-    ]
+    clear = [what for what, cell in (("tokens", tokens), ("accuracy", accuracy)) if cell.low > 0 or cell.high < 0]
     verdict = f"clear of 0: {' and '.join(clear)}" if clear else "neither is clear of 0"
     points = f"accuracy {signed(accuracy, 100)} points"
     return f"{method} against {base}: tokens {signed(tokens)}{relative}; {points} ({verdict})."
@@ -208,5 +186,5 @@ def _beside(size: str, blocks: Sequence[Block], conditions: Mapping[str, Any]) -
         ]
         paper = load_paper(checkout_root() / "results" / "paper")
         for part in published(paper, size, [*tasks, *(b.task for b in here)], budget, temperature):
-            found.append(tables.beside(part, here))
+            found.append(beside(part, here))
     return found

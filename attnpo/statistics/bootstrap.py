@@ -1,14 +1,18 @@
-"""Estimates with bootstrap intervals over seeds and problems. Plain numpy, no files."""
+"""The two-level bootstrap: seeds are drawn, then problems. Plain numpy, no files.
+
+Shapes: P problems, S seeds (training runs), T tasks, M values a problem, Q figures, B draws.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from attnpo.errors import AttnPOError
-from attnpo.statistics.metrics import Array, _numbers, aes_unchecked
+from attnpo.statistics.metrics import Array, _numbers
 
 
 class Estimate(NamedTuple):
@@ -19,13 +23,31 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Drawn(NamedTuple):
+    """One run of one task, with the means of each of its seeds on every draw of the problems."""
+
+    columns: Array
+    """(M, S, P): the data."""
+    of_seeds: Array
+    """(M, B, S): means over the drawn problems."""
+
+    def on_seeds(self, places: Sequence[int]) -> Drawn:
+        """The same with only some of the seeds, by their places."""
+        return Drawn(self.columns[:, places], self.of_seeds[..., places])
+
+    def of_columns(self, places: Sequence[int]) -> Drawn:
+        """The same with only some of the M values, by their places."""
+        return Drawn(self.columns[places], self.of_seeds[places])
+
+
 def bootstrap(
     statistic: Callable[..., Any], *runs: Any, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Estimate:
     """Percentile bootstrap of a function of means: over seeds, then over problems.
 
-    Each draw takes S of a run's seeds with replacement, for each run apart, then P problems with replacement,
-    the same ones for all seeds and runs, since all answered the same problems. So comparisons stay paired.
+    Each draw takes S of a run's seeds with replacement and P problems with replacement. The problems are the same for
+    all seeds and runs, since all answered the same ones, so comparisons stay paired. Seeds are drawn for each run
+    apart; runs that hold the same data share their draw.
 
     Args:
         statistic: takes one array of means for each run, () and (B,), or (M,) and (B, M) for M values.
@@ -39,15 +61,22 @@ def bootstrap(
         AttnPOError: a run is empty or holds NaN, P differs, or the statistic is undefined on the data or on
             more than half of the draws; fewer undefined draws are left out.
     """
-    tasks = [[np.atleast_2d(_numbers("run", run))] for run in runs]
+    tables = [[np.atleast_2d(_numbers("run", run))] for run in runs]
+    single = [table[0].ndim == 2 for table in tables]
 
     def of_one_task(*means: Array) -> Array:
-        return np.asarray(statistic(*(mean[0] for mean in means)), dtype=float)[..., None]
+        parts = [mean[0, ..., 0] if alone else mean[0] for mean, alone in zip(means, single, strict=True)]
+        return np.asarray(statistic(*parts), dtype=float)[..., None]
 
-    (estimate,), (undefined,), (value,) = _bootstrap(of_one_task, tasks, draws, level, seed)
+    (estimate,), (undefined,), (value,) = _bootstrap(of_one_task, tables, draws, level, seed)
     if estimate is None:
         raise AttnPOError(f"the statistic is {value} on the data and undefined on {undefined} of {draws} draws")
     return estimate
+
+
+def mean_estimate(run: Any, **options: Any) -> Estimate:
+    """Mean of a run, (P,) or (S, P), with its interval; options as in `bootstrap`."""
+    return bootstrap(lambda mean: mean, run, **options)
 
 
 def bootstrap_tasks(
@@ -73,15 +102,13 @@ def bootstrap_tasks(
     Raises:
         AttnPOError: a run is empty or holds infinite values, or runs differ in their tasks' numbers of problems.
     """
-    return _bootstrap(
-        statistic, [[np.asarray(table, dtype=float) for table in run] for run in runs], draws, level, seed
-    )[0]
+    tables = [[np.asarray(table, dtype=float) for table in run] for run in runs]
+    return _bootstrap(statistic, tables, draws, level, seed)[0]
 
 
 def _bootstrap(
     statistic: Callable[..., Any], runs: Sequence[Sequence[Array]], draws: int, level: float, seed: int
 ) -> tuple[list[Estimate | None], list[int], Array]:
-    """Estimates of the Q figures, on how many draws each is undefined, and the values on the data."""
     if not runs or draws < 1 or not 0 < level < 1:
         raise AttnPOError(f"bootstrap needs runs, draws >= 1, 0 < level < 1, not {len(runs)}, {draws}, {level}")
     shapes = [[table.shape for table in run] for run in runs]
@@ -90,47 +117,89 @@ def _bootstrap(
     if len(sizes) > 1 or seeds != {1} or any(len(shape) not in (2, 3) or 0 in shape for run in shapes for shape in run):
         shown = ", ".join(str(shape) for run in shapes for shape in run)
         raise AttnPOError(f"runs have shapes {shown}; pass (seeds, problems) each, over the same problems")
-    rng = np.random.default_rng(seed)
-    problem_weights = [_weights(rng, size, draws) for size in next(iter(sizes))]
+    columns = [[table[None] if table.ndim == 2 else np.moveaxis(table, -1, 0) for table in run] for run in runs]
+    drawn = [draw_problems(run, draws, seed) for run in columns]
+    return estimates_of(statistic, drawn, draws, level, seed)
+
+
+def draw_problems(tables: Sequence[Array], draws: int, seed: int) -> list[Drawn]:
+    """The first level: draw the problems of each task of one run.
+
+    The result can be used in any number of calls of `estimates_of` with the same draws and seed.
+
+    Args:
+        tables: T arrays (M, S, P_t).
+        draws, seed: as in `bootstrap`.
+    """
+    weights, _ = _problem_weights(seed, draws, tuple(table.shape[-1] for table in tables))
+    found = []
+    for table, of_problems in zip(tables, weights, strict=True):
+        columns = np.ascontiguousarray(table)
+        # Vector by vector: one large product would sum in another order, and so round ties the other way.
+        of_seeds = [[of_problems @ of_seed for of_seed in column] for column in columns]
+        found.append(Drawn(columns, np.ascontiguousarray(np.swapaxes(np.array(of_seeds), 1, 2))))
+    return found
+
+
+def estimates_of(
+    statistic: Callable[..., Any], runs: Sequence[Sequence[Drawn]], draws: int, level: float, seed: int
+) -> tuple[list[Estimate | None], list[int], Array]:
+    """The second level: draw the seeds of each run, then take the statistic.
+
+    Args:
+        statistic: as in `bootstrap_tasks`.
+        runs: of each run its T tasks, from `draw_problems` with the same draws and seed.
+        draws, level, seed: as in `bootstrap`.
+
+    Returns:
+        the estimates of the Q figures, None where undefined; on how many draws each is undefined; (Q,) the values.
+    """
+    sizes = tuple(task.columns.shape[-1] for task in runs[0])
+    counts = tuple(run[0].columns.shape[1] for run in runs)
+    weights = _seed_weights(seed, draws, sizes, counts)
     values, drawn = [], []
-    for run in runs:
-        seed_weights = _weights(rng, len(run[0]), draws)
-        of_tasks = []
-        for table, weights in zip(run, problem_weights, strict=True):
-            of_seeds = np.stack([weights @ of_seed for of_seed in table], axis=1)  # (B, S) or (B, S, M)
-            of_tasks.append(np.einsum("bs...,bs->b...", of_seeds, seed_weights))
-        values.append(np.stack([table.mean(axis=(0, 1)) for table in run]))
-        drawn.append(np.stack(of_tasks))
+    for i, run in enumerate(runs):
+        # Runs with the same data share their draw of seeds, so that their difference is 0 on every draw.
+        first = next(j for j, other in enumerate(runs) if j == i or _same(other, run))
+        values.append(np.array([[column.mean() for column in task.columns] for task in run]))
+        drawn.append(np.array([np.einsum("mbs,bs->bm", task.of_seeds, weights[first]) for task in run]))
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(statistic(*values), dtype=float)
         sample = np.asarray(statistic(*drawn), dtype=float)
-    estimates: list[Estimate | None] = []
-    missing = []
-    for q, of_data in enumerate(value):
-        defined = sample[:, q][np.isfinite(sample[:, q])]
-        missing.append(draws - len(defined))
-        if not np.isfinite(of_data) or 2 * len(defined) < draws:
-            estimates.append(None)
-            continue
-        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-        estimates.append(Estimate(float(of_data), float(low), float(high)))
-    return estimates, missing, value
+    finite = np.isfinite(sample)
+    defined = finite.sum(axis=0)
+    ends = np.full((2, len(value)), np.nan)
+    levels, whole = [(1 - level) / 2, (1 + level) / 2], defined == draws
+    if whole.any():
+        ends[:, whole] = np.quantile(sample[:, whole], levels, axis=0)
+    for q in np.flatnonzero(~whole & (2 * defined >= draws)):
+        ends[:, q] = np.quantile(sample[finite[:, q], q], levels)
+    known = np.isfinite(value) & (2 * defined >= draws)
+    estimates = [
+        Estimate(float(v), float(low), float(high)) if ok else None
+        for v, low, high, ok in zip(value, *ends, known, strict=True)
+    ]
+    return estimates, [int(missing) for missing in draws - defined], value
+
+
+def _same(one: Sequence[Drawn], other: Sequence[Drawn]) -> bool:
+    return all(np.array_equal(a.columns, b.columns, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _problem_weights(seed: int, draws: int, sizes: tuple[int, ...]) -> tuple[list[Array], Any]:
+    """Of each task the weights of its problems on each draw, (B, P), and the generator's state behind them."""
+    rng = np.random.default_rng(seed)
+    return [_weights(rng, size, draws) for size in sizes], rng.bit_generator.state
+
+
+@functools.lru_cache(maxsize=512)
+def _seed_weights(seed: int, draws: int, sizes: tuple[int, ...], counts: tuple[int, ...]) -> list[Array]:
+    """Of each run the weights of its seeds on each draw, (B, S); drawn after the problems of tasks of these sizes."""
+    rng = np.random.default_rng(seed)
+    rng.bit_generator.state = _problem_weights(seed, draws, sizes)[1]
+    return [_weights(rng, count, draws) for count in counts]
 
 
 def _weights(rng: np.random.Generator, size: int, draws: int) -> Array:
     return rng.multinomial(size, np.full(size, 1 / size), size=draws) / size
-
-
-def mean_estimate(run: Any, **options: Any) -> Estimate:
-    """Mean of a run, (P,) or (S, P), with its interval; options as in `bootstrap`."""
-    return bootstrap(lambda mean: mean, run, **options)
-
-
-def paired_difference(run: Any, other: Any, **options: Any) -> Estimate:
-    """`run - other` over the same problems in one order, (P,) or (S, P) each; options as in `bootstrap`."""
-    return bootstrap(lambda mean, other_mean: mean - other_mean, run, other, **options)
-
-
-def aes_estimate(run: Any, base: Any, **options: Any) -> Estimate:
-    """`aes` of a run against its base, (S, P, 2) each: accuracy and tokens; options as in `bootstrap`."""
-    return bootstrap(lambda a, b: aes_unchecked(a[..., 0], a[..., 1], b[..., 0], b[..., 1]), run, base, **options)

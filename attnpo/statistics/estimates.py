@@ -1,248 +1,324 @@
-"""The figures of an evaluation with their intervals, from sums a problem (`attnpo.statistics.tables.problem_table`).
+"""The one table of estimates: every number that a table, figure or sentence shows, with its interval.
 
-`MEASURES` is the one list of what is reported; `docs/numbers.md` explains each. No files here.
+A row is a value (`reference` empty) or a paired difference from `reference`:
+
+    method, task            task or group of tasks; a group's value is the plain mean of its tasks'
+    slice                   chain lengths, as in `5 6`; empty: all problems
+    measure                 see `attnpo.statistics.measures`
+    value, low, high        of the measure, or of the difference
+    n, problems, truncated  responses of the method, their problems, share of them cut off (empty: not known)
+    seeds                   of the method's training
+    reference, reference_seeds
+
+What is undefined has no row. No files here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from attnpo.errors import AttnPOError
-from attnpo.method.phrases import PHRASE_KINDS
-from attnpo.statistics.bootstrap import Estimate, bootstrap_tasks
-from attnpo.statistics.metrics import aes_unchecked, pass_at_k_each
+from attnpo.statistics.bootstrap import Drawn, Estimate, draw_problems, estimates_of
+from attnpo.statistics.measures import AES, REDUNDANT_SHARE, TOKENS_RELATIVE, Measure, measures_of
+from attnpo.statistics.metrics import Array, accuracy_at_equal_length, aes_unchecked
+from attnpo.statistics.samples import Sample, check_same_problems, samples_by_method, shared_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray
-Means = Mapping[str, Array]
-"""Column -> mean over responses, (T,) or (T, B)."""
+COLUMNS = ["method", "task", "slice", "measure", "value", "low", "high", "n", "problems", "truncated"]
+COLUMNS += ["seeds", "reference", "reference_seeds"]
 
-KEYS = ["method", "task"]
-ESTIMATE_COLUMNS = [*KEYS, "measure", "value", "low", "high", "problems", "responses", "seeds"]
+AT_EQUAL_TOKENS = "accuracy_at_equal_tokens"
+"""Measure of a line of `Wanted.lines`: its accuracy less that of the reference's line at the same tokens."""
 
-
-class Measure(NamedTuple):
-    """A figure: its heading, the columns it needs, how it follows from their means, and how it is shown."""
-
-    heading: str
-    columns: tuple[str, ...]
-    of: Callable[..., Array]
-    """From the means of `columns`, in their order; any shape."""
-    scale: float = 1.0
-    """Factor to the unit of the heading."""
-    digits: int = 1
+_STEPS = ("steps_redundant", "steps_essential")
 
 
-def _mean(heading: str, column: str, scale: float = 1.0, digits: int = 1) -> Measure:
-    return Measure(heading, (column,), lambda mean: mean, scale, digits)
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What one table or figure needs of the estimates."""
+
+    seeds: Mapping[str, Collection[int]] | None = None
+    """Method -> training seeds to take, of those that were evaluated. None: all methods with all of theirs."""
+    tasks: Sequence[str] = ()
+    """Tasks and groups; empty: all tasks and all groups."""
+    comparisons: Sequence[tuple[str, str]] = ()
+    """(method, reference): paired differences, on the seeds that both have or, if they share none, as they are."""
+    differences: Collection[str] | None = None
+    """Measures whose differences are wanted; None: all. AES and the relative tokens are always there."""
+    untrained: Collection[str] = ()
+    """Methods that were not trained: in a comparison they keep all of their seeds."""
+    each_chain: bool = False
+    """Accuracy for each chain length too."""
+    chains: Sequence[Sequence[int]] = ()
+    """Accuracy, pass@k and accuracy@B for the problems with chains of these lengths together."""
+    lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name -> methods along a line, from the weakest length penalty to the strongest. The first line is compared with
+    the others at equal tokens; all methods are taken on the seeds that all of them have."""
 
 
-MEASURES: dict[str, Measure] = {
-    "accuracy": _mean("accuracy %", "correct", 100),
-    "tokens": _mean("tokens", "tokens"),
-    "tokens_of_correct": Measure("tokens of correct", ("correct_tokens", "correct"), lambda t, c: t / c),
-    "tokens_of_wrong": Measure(
-        "tokens of wrong", ("tokens", "correct_tokens", "correct"), lambda t, right, c: (t - right) / (1 - c)
-    ),
-    "tokens_per_correct": Measure("tokens per correct answer", ("tokens", "correct"), lambda t, c: t / c),
-    "thinking_tokens": _mean("thinking tokens", "thinking_tokens"),
-    "answer_tokens": _mean("answer tokens", "answer_tokens"),
-    "truncated": _mean("truncated %", "truncated", 100),
-    "missing_think_end": _mean("no </think> %", "missing_think_end", 100),
-    "parse_failed": _mean("grader failed %", "parse_failed", 100),
-    "retokenized": _mean("retokenized %", "retokenized", 100),
-    "essential_steps": _mean("essential steps", "steps_essential", digits=2),
-    "redundant_steps": _mean("redundant steps", "steps_redundant", digits=2),
-    **{f"{kind}_phrases": _mean(f"{kind} phrases", f"phrases_{kind}", digits=2) for kind in PHRASE_KINDS},
-    **{
-        f"{kind}_rate": Measure(
-            f"{kind} per 1k thinking", (f"phrases_{kind}", "thinking_tokens"), lambda n, t: n / t, 1000, 2
-        )
-        for kind in PHRASE_KINDS
-    },
-}
-"""Name -> measure, of those that any evaluation may have; `measures_of` adds pass@k and accuracy at budgets."""
+class Question(NamedTuple):
+    """What is estimated at once: the measures of one method, or its differences from another."""
 
-
-def measures_of(columns: Sequence[str]) -> dict[str, Measure]:
-    """The measures that these columns allow: `MEASURES`, pass@k and accuracy@B (`pass@2`, `correct_at_2048`)."""
-    passes = sorted((c for c in columns if c.startswith("pass@")), key=lambda c: int(c[5:]))
-    budgets = sorted((c for c in columns if c.startswith("correct_at_")), key=lambda c: int(c[11:]))
-    found = {name: m for name, m in MEASURES.items() if set(m.columns) <= set(columns)}
-    found |= {c: _mean(f"{c} %", c, 100) for c in passes}
-    return found | {f"accuracy@{c[11:]}": _mean(f"% correct within {c[11:]} tokens", c, 100) for c in budgets}
-
-
-class Sample:
-    """The responses of one method to the problems of one task.
-
-    Raises:
-        AttnPOError: its seeds did not all answer the same problems.
-    """
-
-    def __init__(self, rows: pd.DataFrame, method: str) -> None:
-        """`rows`: the method's and task's lines of the problem table."""
-        self.rows = rows.sort_values(["seed", "problem_id"])
-        self.method = method
-        self.seeds = [int(seed) for seed in sorted(rows["seed"].unique())]
-        problems = [set(part["problem_id"]) for _, part in rows.groupby("seed")]
-        if any(other != problems[0] for other in problems):
-            raise AttnPOError(f"method {method!r}: its seeds answered different problems; evaluate them again")
-
-    def where(self, kept: pd.Series) -> Sample:
-        """Only some of the problems or seeds."""
-        return Sample(self.rows[kept], self.method)
-
-    @cached_property
-    def problems(self) -> tuple[str, ...]:
-        """Ids of the P problems, in the order of `means`."""
-        return tuple(self.rows["problem_id"][: len(self.rows) // len(self.seeds)])
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """Columns that `means` can give, pass@k for each k up to the smallest number of responses included."""
-        other = {"method", "seed", "task", "problem_id", "chain", "n"}
-        known = [c for c in self.rows.columns if c not in other and self.rows[c].notna().any()]
-        return [*known, *(f"pass@{k}" for k in range(1, int(self.rows["n"].min()) + 1))]
-
-    def means(self, *columns: str) -> Array:
-        """(S, P) for one column, (S, P, M) for several: means over the k responses of a problem."""
-        n = self.rows["n"].to_numpy(dtype=float)
-        values = [
-            pass_at_k_each(self.rows["correct"], n, int(c[5:]))
-            if c.startswith("pass@")
-            else self.rows[c].to_numpy(dtype=float) / n
-            for c in columns
-        ]
-        cube = np.stack(values, axis=-1).reshape(len(self.seeds), -1, len(columns))
-        return cube[..., 0] if len(columns) == 1 else cube
-
-    @property
-    def responses(self) -> int:
-        """Responses in all."""
-        return int(self.rows["n"].sum())
-
-    @property
-    def truncated(self) -> float:
-        """Share of responses cut off; NaN if that is not known."""
-        return float(self.rows["truncated"].sum(skipna=False) / self.responses)
-
-
-def estimates(samples: Sequence[Sample], **options: Any) -> dict[str, Estimate | None]:
-    """Every measure of one method, macro mean over its tasks, with intervals; None where undefined.
-
-    Args:
-        samples: one a task; one sample gives the figures of that task.
-        options: as in `attnpo.statistics.bootstrap.bootstrap`.
-    """
-    columns = _shared_columns(samples)
-    measures = measures_of(columns)
-    found = bootstrap_tasks(_statistic(columns, measures), _cubes(samples, columns), **options)
-    return dict(zip(measures, found, strict=True))
-
-
-def differences(
-    samples: Sequence[Sample], base: Sequence[Sample], **options: Any
-) -> dict[str, tuple[Estimate | None, Estimate | None]]:
-    """Every measure of a method less that of another, paired over the problems: (difference, relative difference);
-    and `aes`, the Accuracy-Efficiency Score with `base` as its base (no relative difference).
-
-    Args:
-        samples, base: one a task, the same tasks in one order.
-        options: as in `attnpo.statistics.bootstrap.bootstrap`.
-
-    Raises:
-        AttnPOError: they did not answer the same problems.
-    """
-    for mine, theirs in zip(samples, base, strict=True):
-        check_same_problems(mine, theirs)
-    columns = [c for c in _shared_columns(samples) if c in set(_shared_columns(base))]
-    measures = measures_of(columns)
-    one = _statistic(columns, measures)
-    place = [columns.index("correct"), columns.index("tokens")]
-
-    def statistic(mine: Array, theirs: Array) -> Array:
-        a, b = one(mine), one(theirs)
-        mean, base_mean = mine[..., place].mean(axis=0), theirs[..., place].mean(axis=0)
-        score = aes_unchecked(mean[..., 0], mean[..., 1], base_mean[..., 0], base_mean[..., 1])
-        return np.concatenate([a - b, a / b - 1, score[..., None]], axis=-1)
-
-    found = bootstrap_tasks(statistic, _cubes(samples, columns), _cubes(base, columns), **options)
-    n = len(measures)
-    return dict(zip(measures, zip(found[:n], found[n : 2 * n], strict=True), strict=True)) | {"aes": (found[-1], None)}
-
-
-def on_shared_seeds(*samples: Sample) -> tuple[Sample, ...]:
-    """Each with the training seeds that all have, or as they are where they share none.
-
-    A seed fixes the order of the prompts and the first rollouts, so its luck is much the same for two methods: five
-    seeds of one against the first two of the other would show a difference between seeds as one between methods.
-    """
-    shared = sorted(set.intersection(*(set(sample.seeds) for sample in samples)))
-    if not shared:
-        return samples
-    return tuple(s if s.seeds == shared else s.where(s.rows["seed"].isin(shared)) for s in samples)
-
-
-def check_same_problems(one: Sample, other: Sample) -> None:
-    """Raises AttnPOError unless both answered the same problems."""
-    if one.problems != other.problems:
-        only = set(one.problems) ^ set(other.problems)
-        raise AttnPOError(
-            f"{one.method!r} and {other.method!r} answered different problems ({len(only)} of them not in both, "
-            f"{min(only)!r} for one); evaluate both on the same set and limit"
-        )
+    task: str
+    chains: tuple[int, ...]
+    method: str
+    seeds: tuple[int, ...]
+    reference: str = ""
+    reference_seeds: tuple[int, ...] = ()
+    methods: tuple[str, ...] = ()
+    reference_methods: tuple[str, ...] = ()
+    """Of lines."""
 
 
 def estimate_table(
-    problems: pd.DataFrame, groups: Mapping[str, Sequence[str]] | None = None, **options: Any
+    problems: pd.DataFrame,
+    wanted: Iterable[Wanted] = (Wanted(),),
+    groups: Mapping[str, Sequence[str]] | None = None,
+    track: Callable[[Sequence[Question]], Iterable[Question]] = iter,
+    **options: Any,
 ) -> pd.DataFrame:
-    """A row per (method, task or group, measure) with its interval; undefined ones are left out.
+    """The table of estimates, each wanted one once.
 
     Args:
         problems: see `attnpo.statistics.tables.problem_table`.
+        wanted: what is needed.
         groups: name -> its tasks; a group is reported for the methods that were evaluated on all of them.
-        options: as in `attnpo.statistics.bootstrap.bootstrap`.
+        track: passes on what is to be estimated, one after the other, to show the progress.
+        options: draws, level and seed, as in `attnpo.statistics.bootstrap.bootstrap`.
+
+    Raises:
+        AttnPOError: two methods that are compared, or two seeds of one, did not answer the same problems.
     """
     import pandas as pd
 
-    rows = []
-    for method, tasks in samples_by_method(problems).items():
-        for name, members in [*((t, [t]) for t in tasks), *(groups or {}).items()]:
-            if not set(members) <= set(tasks):
+    by_method = samples_by_method(problems)
+    members = {task: [task] for task in dict.fromkeys(task for own in by_method.values() for task in own)}
+    members |= {name: list(tasks) for name, tasks in (groups or {}).items()}
+    questions: dict[Question, set[str] | None] = {}
+    for want in wanted:
+        for question, measures in _questions(by_method, members, want):
+            asked = questions.get(question, set())
+            questions[question] = None if measures is None or asked is None else asked | set(measures)
+    order = list(members)
+    ordered = sorted(questions, key=lambda q: order.index(q.task))  # what is kept of one task is used while it is kept
+    rows: list[list[Any]] = []
+    answers = _Answers(by_method, members, options)
+    for question in track(ordered):
+        rows += answers.rows(question, questions[question])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def compared_seeds(
+    one: str, seeds: Sequence[int], other: str, other_seeds: Sequence[int], untrained: Collection[str]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds on which two methods are compared.
+
+    Those that both were trained with, see `shared_seeds`; all where they share none, or one was not trained.
+    """
+    both = shared_seeds([seeds, other_seeds])
+    if not both or {one, other} & set(untrained):
+        return tuple(seeds), tuple(other_seeds)
+    return both, both
+
+
+def _questions(
+    by_method: Mapping[str, Mapping[str, Sample]], members: Mapping[str, Sequence[str]], want: Wanted
+) -> Iterable[tuple[Question, Collection[str] | None]]:
+    """The questions, each with the measures that are asked for; None: all."""
+    methods = by_method if want.seeds is None else {m: by_method[m] for m in want.seeds if m in by_method}
+    for task in want.tasks or members:
+        seeds: dict[str, tuple[int, ...]] = {}
+        for method, own in methods.items():
+            if task not in members or not set(members[task]) <= set(own):
                 continue
-            samples = [tasks[t] for t in members]
-            count = (sum(len(s.problems) for s in samples), sum(s.responses for s in samples))
-            seeds = " ".join(map(str, samples[0].seeds))
-            for measure, estimate in estimates(samples, **options).items():
-                if estimate is not None:
-                    rows.append([method, name, measure, *estimate, *count, seeds])
-    return pd.DataFrame(rows, columns=ESTIMATE_COLUMNS)
+            found = own[members[task][0]].seeds
+            kept = tuple(s for s in found if want.seeds is None or s in want.seeds[method])
+            if kept:
+                seeds[method] = kept
+        slices: list[tuple[tuple[int, ...], Collection[str] | None]] = [((), None)]
+        slices += [(tuple(chains), None) for chains in want.chains]
+        if want.each_chain and task == members.get(task, [""])[0]:
+            lengths = {int(c) for m in seeds for c in by_method[m][task].chains if not np.isnan(c)}
+            slices += [((chain,), ["accuracy"]) for chain in sorted(lengths)]
+        for method in seeds:
+            for chains, measures in slices:
+                yield Question(task, chains, method, seeds[method]), measures
+        for one, other in want.comparisons:
+            if one in seeds and other in seeds:
+                mine, theirs = compared_seeds(one, seeds[one], other, seeds[other], want.untrained)
+                yield Question(task, (), one, mine, other, theirs), want.differences
+        for question in _line_questions(task, seeds, want.lines):
+            yield question, None
 
 
-def samples_by_method(problems: pd.DataFrame) -> dict[str, dict[str, Sample]]:
-    """Method -> task -> its `Sample`, in the order of the problem table."""
-    found: dict[str, dict[str, Sample]] = {}
-    for (method, task), rows in problems.groupby(KEYS, sort=False):
-        found.setdefault(str(method), {})[str(task)] = Sample(rows, str(method))
-    return found
+def _line_questions(
+    task: str, seeds: Mapping[str, tuple[int, ...]], lines: Mapping[str, Sequence[str]]
+) -> Iterable[Question]:
+    found = {name: tuple(m for m in methods if m in seeds) for name, methods in lines.items()}
+    if len(found) < 2 or any(len(methods) < 2 for methods in found.values()):
+        return
+    both = shared_seeds([seeds[m] for methods in found.values() for m in methods])
+    if not both:
+        return
+    for methods in found.values():
+        for method in methods:
+            yield Question(task, (), method, both)
+    first, *others = found
+    for other in others:
+        yield Question(task, (), first, both, other, both, found[first], found[other])
 
 
-def _shared_columns(samples: Sequence[Sample]) -> list[str]:
-    return [c for c in samples[0].columns if all(c in s.columns for s in samples)]
+class _Answers:
+    """Answers questions; of the last task it keeps the samples and what was drawn of them."""
+
+    def __init__(
+        self,
+        by_method: Mapping[str, Mapping[str, Sample]],
+        members: Mapping[str, Sequence[str]],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.by_method = by_method
+        self.members = members
+        self.options = {"draws": 2000, "level": 0.95, "seed": 0, **options}
+        self.task = ""
+        self.drawn: dict[tuple[str, tuple[int, ...], bool], _DrawnRun] = {}
+
+    def rows(self, question: Question, measures: Collection[str] | None) -> list[list[Any]]:
+        if question.task != self.task:
+            self.task, self.drawn = question.task, {}
+        accuracy_alone = bool(question.chains) and measures is not None
+        runs = [self._run(m, question.chains, accuracy_alone) for m in question.methods or [question.method]]
+        others = [self._run(m, question.chains) for m in question.reference_methods or [question.reference] if m]
+        if not all((*runs, *others)):
+            return []  # no problems with such chains
+        mine = [run.on_seeds(question.seeds) for run in runs if run]
+        theirs = [run.on_seeds(question.reference_seeds) for run in others if run]
+        if question.methods:
+            found = self._line(mine, theirs)
+        elif not theirs:
+            found = self._values(mine[0])
+        elif question.method == question.reference:
+            found = {AES.name: Estimate(0.0, 0.0, 0.0)}  # against itself, by definition
+        else:
+            found = self._differences(mine[0], theirs[0], measures)
+        n = sum(run.responses for run in (*mine, *(theirs if question.methods else ())))
+        problems, truncated = mine[0].problems, float(np.mean([run.truncated for run in mine]))
+        seeds, reference_seeds = (" ".join(map(str, s)) for s in (question.seeds, question.reference_seeds))
+        where = [question.method, question.task, " ".join(map(str, question.chains))]
+        return [
+            [*where, name, *estimate, n, problems, truncated, seeds, question.reference, reference_seeds]
+            for name, estimate in found.items()
+            if estimate is not None
+        ]
+
+    def _run(self, method: str, chains: tuple[int, ...], accuracy_alone: bool = False) -> _DrawnRun | None:
+        key = method, chains, accuracy_alone
+        if key not in self.drawn:
+            own = [self.by_method[method][task] for task in self.members[self.task]]
+            found = [sample.on_chains(chains) if chains else sample for sample in own]
+            samples = [sample for sample in found if sample is not None]
+            if len(samples) < len(own):
+                return None
+            columns = [c for c in samples[0].columns if all(c in sample.columns for sample in samples)]
+            if accuracy_alone:
+                columns = ["correct"]
+            elif chains:
+                columns = [c for c in columns if c == "correct" or c.startswith(("pass@", "correct_at_"))]
+            self.drawn[key] = _DrawnRun.of(samples, columns, self.options)
+        return self.drawn[key]
+
+    def _estimate(self, statistic: Callable[..., Any], runs: Sequence[Sequence[Drawn]]) -> list[Estimate | None]:
+        return estimates_of(statistic, runs, **self.options)[0]
+
+    def _values(self, run: _DrawnRun) -> dict[str, Estimate | None]:
+        measures = measures_of(run.columns)
+        found = self._estimate(_statistic(run.columns, measures), [run.drawn])
+        return dict(zip(measures, found, strict=True))
+
+    def _differences(
+        self, run: _DrawnRun, other: _DrawnRun, names: Collection[str] | None
+    ) -> dict[str, Estimate | None]:
+        for one_sample, other_sample in zip(run.samples, other.samples, strict=True):
+            check_same_problems(one_sample, other_sample)
+        columns = [c for c in run.columns if c in set(other.columns)]
+        measures = {name: m for name, m in measures_of(columns).items() if names is None or name in names}
+        labelled = set(_STEPS) <= set(columns)
+        one = _statistic(columns, measures)
+        place = {column: i for i, column in enumerate(columns)}
+
+        def statistic(mine: Array, theirs: Array) -> Array:
+            a, b = (mean.mean(axis=0) for mean in (mine, theirs))  # macro means over the tasks
+            accuracy, tokens = ((a[..., place[c]], b[..., place[c]]) for c in ("correct", "tokens"))
+            more = [tokens[0] / tokens[1] - 1, aes_unchecked(accuracy[0], tokens[0], accuracy[1], tokens[1])]
+            if labelled:
+                more.append(_redundant_share(*(mean[..., [place[c] for c in _STEPS]] for mean in (a, b))))
+            return np.concatenate([one(mine) - one(theirs), np.stack(more, axis=-1)], axis=-1)
+
+        runs = [part.on_columns(columns) for part in (run, other)]
+        more = [TOKENS_RELATIVE.name, AES.name, *([REDUNDANT_SHARE.name] if labelled else [])]
+        return dict(zip([*measures, *more], self._estimate(statistic, runs), strict=True))
+
+    def _line(self, points: Sequence[_DrawnRun], curve: Sequence[_DrawnRun]) -> dict[str, Estimate | None]:
+        def above(*means: Array) -> Array:
+            places = np.stack([mean.mean(axis=0) for mean in means], axis=-2)
+            return accuracy_at_equal_length(places[..., : len(points), :], places[..., len(points) :, :])[..., None]
+
+        drawn = [run.on_columns(["correct", "tokens"]) for run in (*points, *curve)]
+        return {AT_EQUAL_TOKENS: self._estimate(above, drawn)[0]}
 
 
-def _cubes(samples: Sequence[Sample], columns: Sequence[str]) -> list[Array]:
-    seeds = {tuple(s.seeds) for s in samples}
-    if len(seeds) > 1:
-        raise AttnPOError(f"{samples[0].method!r}: its tasks have different seeds; evaluate the missing ones")
-    return [s.means(*columns).reshape(len(s.seeds), -1, len(columns)) for s in samples]
+class _DrawnRun(NamedTuple):
+    """The samples of a method, one a task, and what was drawn of the columns that all have."""
+
+    samples: list[Sample]
+    columns: list[str]
+    drawn: list[Drawn]
+
+    @classmethod
+    def of(cls, samples: list[Sample], columns: list[str], options: Mapping[str, Any]) -> _DrawnRun:
+        if len({s.seeds for s in samples}) > 1:
+            raise AttnPOError(f"{samples[0].method!r}: its tasks have different seeds; evaluate the missing ones")
+        tables = [np.stack([s.means(c) for c in columns]) for s in samples]
+        return cls(samples, columns, draw_problems(tables, options["draws"], options["seed"]))
+
+    def on_seeds(self, seeds: tuple[int, ...]) -> _DrawnRun:
+        known = self.samples[0].seeds
+        if seeds == known:
+            return self
+        places = [known.index(seed) for seed in seeds]
+        samples = [sample.on_seeds(seeds) for sample in self.samples]
+        return _DrawnRun(samples, self.columns, [task.on_seeds(places) for task in self.drawn])
+
+    def on_columns(self, columns: Sequence[str]) -> list[Drawn]:
+        if columns == self.columns:
+            return self.drawn
+        places = [self.columns.index(column) for column in columns]
+        return [task.of_columns(places) for task in self.drawn]
+
+    @property
+    def responses(self) -> int:
+        return sum(s.responses for s in self.samples)
+
+    @property
+    def problems(self) -> int:
+        return sum(len(s.problems) for s in self.samples)
+
+    @property
+    def truncated(self) -> float:
+        """Share of the responses cut off, mean over the tasks."""
+        return float(np.mean([s.truncated for s in self.samples]))
+
+
+def _redundant_share(mean: Array, other_mean: Array) -> Array:
+    """Cut redundant steps / (cut redundant + cut essential), of (..., 2) means; steps that rose count as not cut."""
+    cut = np.maximum(0.0, other_mean - mean)
+    return cut[..., 0] / cut.sum(axis=-1)
 
 
 def _statistic(columns: Sequence[str], measures: Mapping[str, Measure]) -> Callable[[Array], Array]:

@@ -1,4 +1,4 @@
-"""Tables of sums and means from samples and logs, as pandas frames; no files."""
+"""Tables of sums from responses and training logs, as pandas frames. No files."""
 
 from __future__ import annotations
 
@@ -9,33 +9,63 @@ from typing import TYPE_CHECKING, Any
 from attnpo.errors import AttnPOError
 from attnpo.method.phrases import PHRASE_KINDS, phrase_counts
 from attnpo.method.steps import thinking_part
-from attnpo.statistics.metrics import pass_at_k_each
+from attnpo.statistics.metrics import aes
 from attnpo.testbed.oracle import CAUSES, error_cause
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# raw -> records -> derived
 
 COUNTS = [
     *("n", "correct", "parse_failed", "missing_think_end", "truncated", "retokenized"),
     *("tokens", "thinking_tokens", "answer_tokens", "correct_tokens"),
     *(f"phrases_{kind}" for kind in PHRASE_KINDS),
 ]
-"""Columns of problems.csv that every sample has: sums over the samples of a problem."""
+"""Columns of the problem table that every response adds to."""
+
+
+def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrases: bool = False) -> dict[str, float]:
+    """What one response adds to the sums of its problem: the one place where a record becomes numbers.
+
+    `steps_LABEL` and `wrong_CAUSE` are there where the steps of the response are labelled.
+
+    Args:
+        record: of `attnpo.evaluation.responses.describe`, or a line of samples.jsonl.
+        budgets: token budgets B for `correct_at_B`: the response is correct and ended within B tokens.
+        phrases: count the phrases in the thinking too, `phrases_KIND`.
+
+    Returns:
+        `truncated` is NaN where the finish reason is not known, `missing_think_end` for a model that does not think.
+    """
+    tokens, correct, finish = record["tokens"], bool(record["correct"]), record["finish"]
+    steps, chain = record.get("steps") or {}, record.get("meta", {}).get("chain")
+    cause = error_cause(steps, chain) if steps and chain and not correct else None
+    counted = phrase_counts(thinking_part(record["text"])) if phrases else {}
+    return {
+        "n": 1,
+        "correct": int(correct),
+        "parse_failed": int(record["parse_failed"]),
+        "missing_think_end": int(record["think_tags"] == 0) if record.get("thinking", True) else math.nan,
+        "truncated": int(finish == "length") if finish else math.nan,
+        "retokenized": int(record["counted"] == "retokenized"),
+        "tokens": tokens["total"],
+        "thinking_tokens": tokens["thinking"],
+        "answer_tokens": tokens["answer"],
+        "correct_tokens": tokens["total"] if correct else 0,
+        **{f"phrases_{kind}": count for kind, count in counted.items()},
+        **{f"correct_at_{b}": int(correct and finish != "length" and tokens["total"] <= b) for b in budgets},
+        **{f"steps_{label}": count for label, count in steps.items()},
+        **{f"wrong_{name}": int(name == cause) for name in CAUSES if steps and chain},
+    }
 
 
 def problem_table(
     samples: Iterable[tuple[str, int, Iterable[Mapping[str, Any]]]], budgets: Iterable[int] = ()
 ) -> pd.DataFrame:
-    """A row per (method, seed, task, problem): sums over its samples, that is `COUNTS`, one column a step label,
-    `wrong_CAUSE` where steps are labelled, and `correct_at_B`, the samples that are correct and ended within B tokens.
-
-    `truncated` is NaN where a sample's finish reason is not known.
+    """A row per (method, seed, task, problem): the sums over its responses of what `sample_counts` gives.
 
     Args:
         samples: (method, seed, lines of a samples.jsonl) each.
-        budgets: the Bs.
+        budgets: token budgets, as in `sample_counts`.
     """
     import pandas as pd
 
@@ -47,67 +77,14 @@ def problem_table(
             chain = sample.get("meta", {}).get("chain")
             key = (method, seed, sample["task"], str(sample["problem_id"]), chain)
             row = sums.setdefault(key, {})
-            for name, count in _counts(sample, budgets).items():
+            for name, count in sample_counts(sample, budgets, phrases=True).items():
                 row[name] = row.get(name, 0) + count
     if not sums:
         return pd.DataFrame(columns=[*keys, *COUNTS])
     return pd.DataFrame([dict(zip(keys, key, strict=True)) | row for key, row in sums.items()])
 
 
-def _counts(sample: Mapping[str, Any], budgets: Iterable[int]) -> dict[str, float]:
-    """What one sample adds to its problem's row."""
-    tokens, correct, finish = sample["tokens"], bool(sample["correct"]), sample["finish"]
-    steps, chain = sample.get("steps") or {}, sample.get("meta", {}).get("chain")
-    cause = error_cause(steps, chain) if steps and chain and not correct else None
-    phrases = phrase_counts(thinking_part(sample["text"]))
-    return {
-        "n": 1,
-        "correct": int(correct),
-        "parse_failed": int(sample["parse_failed"]),
-        "missing_think_end": int(sample["think_tags"] == 0),
-        "truncated": int(finish == "length") if finish else math.nan,
-        "retokenized": int(sample["counted"] == "retokenized"),
-        "tokens": tokens["total"],
-        "thinking_tokens": tokens["thinking"],
-        "answer_tokens": tokens["answer"],
-        "correct_tokens": tokens["total"] if correct else 0,
-        **{f"phrases_{kind}": count for kind, count in phrases.items()},
-        **{f"correct_at_{b}": int(correct and finish != "length" and tokens["total"] <= b) for b in budgets},
-        **{f"steps_{label}": count for label, count in steps.items()},
-        **{f"wrong_{name}": int(name == cause) for name in CAUSES if steps and chain},
-    }
-
-
-def metric_table(problems: pd.DataFrame) -> pd.DataFrame:
-    """A row per (method, seed, task, chain), chain "all" included: shares and means over the responses, and pass@k
-    for each k that all its problems have responses for."""
-    import pandas as pd
-
-    keys = ["method", "seed", "task", "chain"]
-    if problems.empty:
-        return pd.DataFrame(columns=[*keys, "problems", "n", "accuracy"])
-    both = pd.concat([problems.assign(chain="all"), problems[problems["chain"].notna()]], ignore_index=True)
-    numbers = [c for c in problems.columns if c not in (*keys, "problem_id")]
-    most = both.groupby("task")["n"].min()  # responses that every problem of the task has
-    reach = both["task"].map(most)
-    passes = {}
-    for k in range(1, int(most.max()) + 1):
-        enough = both[reach >= k]
-        each = pd.Series(pass_at_k_each(enough["correct"], enough["n"], k), index=enough.index)
-        passes[f"pass@{k}"] = each.groupby([enough[key] for key in keys], sort=False).mean()
-    groups = both.groupby(keys, sort=False)
-    sums = groups[numbers].sum()
-    sums = sums.where(groups[numbers].count().eq(groups.size(), axis=0))  # unknown for one problem: unknown
-    table = pd.DataFrame({"problems": groups.size(), "n": sums["n"], "accuracy": sums["correct"] / sums["n"]})
-    wrong = sums["n"] - sums["correct"]
-    table["tokens_of_correct"] = sums["correct_tokens"] / sums["correct"].where(sums["correct"] > 0)
-    table["tokens_of_wrong"] = (sums["tokens"] - sums["correct_tokens"]) / wrong.where(wrong > 0)
-    table["tokens_per_correct"] = sums["tokens"] / sums["correct"].where(sums["correct"] > 0)
-    shares = sums.drop(columns=["n", "correct", "correct_tokens"]).div(sums["n"], axis=0)
-    return pd.concat([table, shares, pd.DataFrame(passes).reindex(table.index)], axis=1).reset_index()
-
-
-def trial_table(problems: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataFrame:
+def trial_table(problems: pd.DataFrame, overlays: Mapping[str, str], base: str) -> pd.DataFrame:
     """A row per trial of `attnpo run tune`: method, trial, its settings, seeds, accuracy, tokens, AES, chosen.
 
     Accuracy and tokens are means over seeds and tasks; `chosen` is 1 for the trial of each method with the highest
@@ -116,26 +93,25 @@ def trial_table(problems: pd.DataFrame, overlays: Mapping[str, str]) -> pd.DataF
     Args:
         problems: see `problem_table`; trials that are not in it are left out.
         overlays: trial, such as `kimi@2`, to its entry under `tune`, as text.
+        base: name of the untrained model in `problems`.
 
     Raises:
         AttnPOError: the untrained model has not been evaluated.
     """
     import pandas as pd
 
-    from attnpo.statistics.metrics import aes
-
-    table = metric_table(problems)
-    table = table[table["chain"].eq("all")]
+    sums = problems.groupby(["method", "seed", "task"], sort=False)[["n", "correct", "tokens"]].sum()
+    table = sums[["correct", "tokens"]].div(sums["n"], axis=0).rename(columns={"correct": "accuracy"}).reset_index()
     means = table.groupby("method", sort=False)[["accuracy", "tokens"]].mean()
-    if "base@" not in means.index:
+    if base not in means.index:
         raise AttnPOError("the untrained model is not evaluated on the validation problems; run the plan to its end")
-    base = means.loc["base@"]
+    before = means.loc[base]
     rows = []
     for name, overlay in overlays.items():
         if name in means.index:
             stem, _, trial = name.partition("@")
             accuracy, tokens = means.loc[name]
-            score = aes(accuracy, tokens, base["accuracy"], base["tokens"])
+            score = aes(accuracy, tokens, before["accuracy"], before["tokens"])
             seeds = table.loc[table["method"].eq(name), "seed"].nunique()
             rows.append([stem, int(trial), overlay, seeds, accuracy, tokens, score])
     columns = ["method", "trial", "settings", "seeds", "accuracy", "tokens", "aes"]

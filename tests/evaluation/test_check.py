@@ -118,7 +118,7 @@ def test_problem_means() -> None:
         tokens = {"total": total, "thinking": total - 3, "answer": 2}
         return {
             "task": "x", "problem_id": problem, "correct": correct, "tokens": tokens, "finish": finish,
-            "think_tags": tags,
+            "think_tags": tags, "parse_failed": False, "counted": "generated",
         }  # fmt: skip
 
     lines = [line("b", True, 10, "stop", 1), line("b", False, 20, "length", 0), line("a", True, 30, "stop", 1)]
@@ -155,6 +155,7 @@ class Sampler:
                     tokens = {"total": thinking + 11, "thinking": thinking, "answer": 10}
                     right = bool(rng.random() < self.accuracy)
                     line = {"task": name, "problem_id": doc["id"], "k": k, "correct": right, "tokens": tokens}
+                    line |= {"parse_failed": False, "counted": "generated"}
                     lines.append({**line, "finish": "stop", "think_tags": 1})
         (out / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

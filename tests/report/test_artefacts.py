@@ -17,10 +17,16 @@ from places import ROOT
 
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
-from attnpo.report import figures, tables
-from attnpo.report.artefacts import ARTEFACTS, _groups, convergence, trade_off
+from attnpo.report import figures, formats
+from attnpo.report.artefacts import ARTEFACTS
+from attnpo.report.evaluated import describe_trade_off
+from attnpo.report.rendered import groups_to_draw
+from attnpo.report.table import Block, Cell, Row
+from attnpo.report.trained import convergence
+from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen
 from attnpo.runs.plan import STUDIES, Job, all_jobs, plan_artefacts, train_spec
 from attnpo.runs.profile import Profile, load_profile
+from attnpo.statistics.training import convergence_table
 
 METHODS = ["tlmre", "attnpo"]
 ARTEFACTS_OF_PROFILE: dict[str, Any] = {
@@ -184,10 +190,10 @@ def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
 def test_a_group_of_which_one_has_been_run_has_a_figure_where_no_other_has(tmp_path: Path) -> None:
     groups = {"none": [], "TLMRE": ["tlmre"], "both": METHODS, "again": METHODS[::-1]}
     profile = fake_profile(tmp_path, **grouped(groups))
-    assert list(_groups(profile, "fig_curves", {"tlmre"})) == ["TLMRE"]
-    assert list(_groups(profile, "fig_curves", {"attnpo"})) == ["both"]
-    assert list(_groups(profile, "fig_curves", set(METHODS))) == ["TLMRE", "both", "again"]
-    assert _groups(profile, "fig_curves", set()) == {}
+    assert list(groups_to_draw(profile, "fig_curves", {"tlmre"})) == ["TLMRE"]
+    assert list(groups_to_draw(profile, "fig_curves", {"attnpo"})) == ["both"]
+    assert list(groups_to_draw(profile, "fig_curves", set(METHODS))) == ["TLMRE", "both", "again"]
+    assert groups_to_draw(profile, "fig_curves", set()) == {}
 
 
 def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) -> None:
@@ -200,12 +206,19 @@ def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) ->
             for (method, seed), end in ends.items() for step in range(1, 41)
         ]
     ).sample(frac=1, random_state=0)  # the order of the lines says nothing  # fmt: skip
-    table = convergence(profile, curves)
+
+    def reached(curves: pd.DataFrame) -> Any:
+        columns = CONVERGING, CURVES["accuracy"], WINDOW
+        options = bootstrap_options(profile)
+        found = convergence_table(chosen(profile, curves), list(profile.methods), "tlmre", *columns, **options)
+        return convergence(profile, found)
+
+    table = reached(curves)
     assert table is not None
     (block,) = table.blocks  # no redundant steps in these curves
     assert block.title == "Tokens down to 80.00, TLMRE's at the end"
     never, tlmre, attnpo = block.rows
-    text = tables.to_markdown(table)
+    text = formats.to_markdown(table)
     assert (never.label, tlmre.seeds, attnpo.seeds, attnpo.responses) == ("RLOO", [0], [0, 1], 2)
     assert "| RLOO | undefined | undefined | undefined | 1 |  |" in text
     assert (
@@ -213,7 +226,7 @@ def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) ->
     )  # the mean of 20 to 24 is 80, to the end; one seed: no interval
     assert attnpo.cells is not None
     assert attnpo.cells["step"].value == (9 + 9) / 2 and attnpo.cells["seconds"].value == 18
-    assert convergence(profile, curves[curves["method"] != "tlmre"]) is None
+    assert reached(curves[curves["method"] != "tlmre"]) is None
 
 
 def test_the_trade_off_is_a_line_through_the_plain_methods(tmp_path: Path) -> None:
@@ -222,18 +235,18 @@ def test_the_trade_off_is_a_line_through_the_plain_methods(tmp_path: Path) -> No
     more = {"told": {"label": "Told", "reward": "l1_exact", "target_length": told}}
     profile = fake_profile(tmp_path, methods={**PROFILE["methods"], **plain, **more})
 
-    def row(method: str, tokens: float, correct: float) -> tables.Row:
-        cells = {"tokens": tables.Cell(tokens, tokens, tokens, 1, 0), "correct": tables.Cell(correct, 0, 1, 1, 0)}
-        return tables.Row(method, method.upper(), [0], cells, [])
+    def row(method: str, tokens: float, correct: float) -> Row:
+        cells = {"tokens": Cell(tokens, tokens, tokens, 1, 0), "accuracy": Cell(correct, 0, 1, 1, 0)}
+        return Row(method, method.upper(), [0], cells, [])
 
     rows = [row(f"p{i}", 80 + 10 * i, 0.7 + 0.05 * i) for i in range(4)]
     rows += [row("attnpo", 90, 0.8), row("told", 100, 0.5), row("base", 200, 0.1)]
-    block = tables.Block("t", "T", [], rows, [])
-    line, words = trade_off(profile, block)
+    block = Block("t", "T", [], rows, [])
+    line, words = describe_trade_off(profile, block)
     assert line is not None and line.slope == pytest.approx(0.5)
     assert "the 4 methods without AttnPO or a length in the prompt, +5.0 points for 10 tokens more, r = 1.00" in words
     assert words.endswith("From it: TOLD −30.0, ATTNPO +5.0.")
-    assert trade_off(profile, replace(block, rows=rows[1:])) == (None, "")
+    assert describe_trade_off(profile, replace(block, rows=rows[1:])) == (None, "")
     figures.pareto(block, tmp_path / "pareto", line=line)
     with_line = (tmp_path / "pareto.svg").read_bytes()
     figures.pareto(block, tmp_path / "pareto")

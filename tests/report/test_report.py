@@ -17,17 +17,34 @@ from rich.console import Console
 
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_jsonl, atomic_write_text
-from attnpo.report import figures, tables, write_report
+from attnpo.report import figures, formats, write_report
 from attnpo.report.comparison import write_comparison
+from attnpo.report.labels import spread
+from attnpo.report.style import Curve
+from attnpo.report.table import Block, Cell, Row, Table
+from attnpo.report.tables import build_table
+from attnpo.report.trained import training_curves
+from attnpo.runs.derive import bootstrap_options, wanted_for
+from attnpo.runs.profile import Profile
 from attnpo.runs.store import Run
+from attnpo.statistics.estimates import estimate_table
+from attnpo.statistics.measures import MEASURES
 
 ALL = list(MEANS)
 
 
-def build(tmp_path: Path, methods: list[str] = ALL, quick: bool = False, **changes: Any) -> tables.Table:
+def made(profile: Profile, problems: pd.DataFrame, runs: pd.DataFrame) -> Table:
+    """Table 1 from made-up sums of problems."""
+    wanted = [wanted_for(profile, "table1")]
+    estimates = estimate_table(problems, wanted, task_groups(), **bootstrap_options(profile))
+    return build_table(profile, estimates, runs)
+
+
+def build(tmp_path: Path, methods: list[str] = ALL, quick: bool = False, **changes: Any) -> Table:
     profile = fake_profile(tmp_path, quick, **changes)
-    return tables.build_table1(profile, *fake_tables(methods, profile.seeds))
+    return made(profile, *fake_tables(methods, profile.seeds))
 
 
 def test_rows_columns_and_blocks_follow_the_profile(tmp_path: Path) -> None:
@@ -35,19 +52,20 @@ def test_rows_columns_and_blocks_follow_the_profile(tmp_path: Path) -> None:
     assert [block.title for block in table.blocks] == ["Test", "Shifted"]
     test = table.blocks[0]
     assert [row.label for row in test.rows] == ["base", "RLOO", "TLMRE", "AttnPO"]
-    assert [c.key for c in test.columns[:3]] == ["correct", "tokens", "aes"]
-    assert [c.key for c in test.columns[-6:]] == [f"chain {i}" for i in range(1, 7)]
-    assert {"tokens", "aes", "steps_redundant", "steps_essential", "truncated"} <= {c.key for c in test.columns}
+    assert [c.name for c in test.columns[:3]] == ["accuracy", "tokens", "aes"]
+    assert [c.name for c in test.columns[-6:]] == [f"chain {i}" for i in range(1, 7)]
+    assert {"tokens", "aes", "redundant_steps", "essential_steps", "truncated"} <= {c.name for c in test.columns}
 
 
 def test_cells_are_means_inside_their_interval_and_know_their_n(tmp_path: Path) -> None:
     problems, runs = fake_tables(ALL, [0, 1, 2])
-    row = tables.build_table1(fake_profile(tmp_path), problems, runs).blocks[0].rows[3]
+    row = made(fake_profile(tmp_path), problems, runs).blocks[0].rows[3]
     mine = problems[(problems["method"] == "attnpo") & (problems["task"] == "attnpo_testbed_test")]
     assert row.cells is not None
-    for key in ("correct", "tokens", "steps_redundant"):
-        cell = row.cells[key]
-        assert cell.value == pytest.approx(mine[key].sum() / mine["n"].sum())
+    columns = {"accuracy": "correct", "tokens": "tokens", "redundant_steps": "steps_redundant"}
+    for measure, column in columns.items():
+        cell = row.cells[measure]
+        assert cell.value == pytest.approx(mine[column].sum() / mine["n"].sum())
         assert cell.low < cell.value < cell.high
         assert cell.n == 360
     chain = row.cells["chain 2"]
@@ -70,10 +88,10 @@ def test_a_group_is_a_block_of_macro_means(tmp_path: Path) -> None:
     test, shifted, mean = (block.rows[3].cells for block in table.blocks)
     assert test is not None and shifted is not None and mean is not None
     assert table.blocks[2].title == "Mean"
-    for key in ("correct", "tokens", "steps_redundant"):
+    for key in ("accuracy", "tokens", "redundant_steps"):
         assert mean[key].value == pytest.approx((test[key].value + shifted[key].value) / 2)
     assert mean["aes"].value > 0
-    assert mean["correct"].n == test["correct"].n + shifted["correct"].n
+    assert mean["accuracy"].n == test["accuracy"].n + shifted["accuracy"].n
     assert table.blocks[2].rows[1].cells is None  # RLOO was not run
 
 
@@ -85,7 +103,7 @@ def test_measured_values_stand_beside_published_ones_of_the_same_budget(tmp_path
     texts = []
     for budget in (16384, 32768, 4096):
         profile = fake_profile(tmp_path, evaluate={**evaluate, "max_completion_tokens": budget}, report=report)
-        texts.append(tables.to_markdown(tables.build_table1(profile, problems, runs)))
+        texts.append(formats.to_markdown(made(profile, problems, runs)))
     assert "| base | 27.99 [P] | 12202 [P] |" in texts[0]
     assert "| TLMRE, measured | 9" in texts[0]
     assert "[C] | 15498" not in texts[0] and "budget 32768" in texts[0]  # named as left out
@@ -94,27 +112,27 @@ def test_measured_values_stand_beside_published_ones_of_the_same_budget(tmp_path
 
 def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     table = build(tmp_path, ["base", "tlmre"])
-    text = tables.to_markdown(table)
+    text = formats.to_markdown(table)
     assert "| AttnPO | not run |" in text
     assert "AttnPO against TLMRE: AttnPO not run" in text
-    assert "attnpo_testbed_test,attnpo,AttnPO,tokens,not run,,,,,," in tables.to_csv(table)
+    assert "attnpo_testbed_test,attnpo,AttnPO,tokens,not run,,,,,," in formats.to_csv(table)
     assert "AES" in text
     printed = io.StringIO()
-    tables.print_table(table, Console(file=printed, width=200))
+    formats.print_table(table, Console(file=printed, width=200))
     assert "Not run: RLOO, AttnPO." in printed.getvalue()  # in a line: the table is of what was run
     assert printed.getvalue().count("not run") == 1 + len(table.blocks[0].findings)  # the finding on AttnPO
-    neither = tables.to_markdown(build(tmp_path, ["base"]))
+    neither = formats.to_markdown(build(tmp_path, ["base"]))
     assert "nothing can be said" not in neither
 
 
 def test_aes_without_a_base_is_undefined(tmp_path: Path) -> None:
     without_base = build(tmp_path, ["tlmre"])
-    assert "| base | not run |" in tables.to_markdown(without_base)
-    assert ",tlmre,TLMRE,aes,undefined," in tables.to_csv(without_base)
+    assert "| base | not run |" in formats.to_markdown(without_base)
+    assert ",tlmre,TLMRE,aes,undefined," in formats.to_csv(without_base)
     problems, runs = fake_tables(ALL, [0, 1, 2])
     problems.loc[problems["method"] == "base", "correct"] = 0
-    never_right = tables.build_table1(fake_profile(tmp_path), problems, runs)
-    assert "| undefined |" in tables.to_markdown(never_right)
+    never_right = made(fake_profile(tmp_path), problems, runs)
+    assert "| undefined |" in formats.to_markdown(never_right)
 
 
 def test_findings_come_from_the_numbers(tmp_path: Path) -> None:
@@ -135,7 +153,7 @@ def test_findings_come_from_the_numbers(tmp_path: Path) -> None:
 def test_differences_from_the_reference_are_paired_and_have_a_block_of_their_own(tmp_path: Path) -> None:
     profile = fake_profile(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})
     problems, runs = fake_tables(ALL, [0, 1, 2])
-    table = tables.build_table1(profile, problems, runs)
+    table = made(profile, problems, runs)
     assert [block.differences for block in table.blocks] == ["", "difference"] * (len(table.blocks) // 2)
     plain, block = table.blocks[:2]
     assert [row.method for row in block.rows] == [m for m in ("base", *profile.methods) if m != "attnpo"]
@@ -143,18 +161,18 @@ def test_differences_from_the_reference_are_paired_and_have_a_block_of_their_own
     for row in block.rows:
         cells, theirs, ours = row.cells, rows[row.method], reference.cells
         assert cells is not None and theirs is not None and ours is not None
-        assert cells["accuracy"].value == pytest.approx(theirs["correct"].value - ours["correct"].value)
+        assert cells["accuracy"].value == pytest.approx(theirs["accuracy"].value - ours["accuracy"].value)
         assert cells["tokens"].value == pytest.approx(theirs["tokens"].value - ours["tokens"].value)
-        assert cells["tokens %"].value == pytest.approx(theirs["tokens"].value / ours["tokens"].value - 1)
+        assert cells["tokens_relative"].value == pytest.approx(theirs["tokens"].value / ours["tokens"].value - 1)
         assert cells["tokens"].low < cells["tokens"].value < cells["tokens"].high
     only_base = problems[problems["method"] == "base"]
-    assert not any(b.differences for b in tables.build_table1(profile, only_base, runs).blocks)
+    assert not any(b.differences for b in made(profile, only_base, runs).blocks)
 
 
 def test_methods_of_the_same_reward_are_compared_at_their_own_settings(tmp_path: Path) -> None:
     methods = {name: dict(section) for name, section in PROFILE["methods"].items()}
     methods["attnpo"]["reward_args"] = {"alpha": 0.4}
-    table = tables.build_table1(fake_profile(tmp_path, methods=methods), *fake_tables(ALL, [0, 1, 2]))
+    table = made(fake_profile(tmp_path, methods=methods), *fake_tables(ALL, [0, 1, 2]))
     assert table.blocks[0].findings[0].startswith("AttnPO is shorter than TLMRE")
 
 
@@ -166,7 +184,7 @@ def test_only_the_reference_is_compared_with_every_method_of_its_reward(tmp_path
     copies = {"ablation": "attnpo", "stronger": "tlmre"}
     copied = [problems[problems["method"] == source].assign(method=name) for name, source in copies.items()]
     profile = fake_profile(tmp_path, methods=methods, report={**PROFILE["report"], "reference": "attnpo"})
-    said = "\n".join(tables.build_table1(profile, pd.concat([problems, *copied]), runs).blocks[0].findings)
+    said = "\n".join(made(profile, pd.concat([problems, *copied]), runs).blocks[0].findings)
     assert "AttnPO is shorter than TLMRE;" in said and "AttnPO is shorter than stronger TLMRE;" in said
     assert "ablation is shorter than TLMRE;" in said and "ablation is shorter than stronger TLMRE" not in said
 
@@ -177,7 +195,7 @@ def test_of_many_methods_with_attnpo_a_block_says_what_it_adds(tmp_path: Path) -
     problems, runs = fake_tables(ALL, [0, 1, 2])
     copied = [problems[problems["method"] == "attnpo"].assign(method=name) for name in ("one", "two")]
     profile = fake_profile(tmp_path, methods=methods, report={**PROFILE["report"], "reference": "attnpo"})
-    table = tables.build_table1(profile, pd.concat([problems, *copied]), runs)
+    table = made(profile, pd.concat([problems, *copied]), runs)
     values, _, adds = table.blocks[:3]
     assert adds.differences == "with less without"
     assert [row.label for row in adds.rows] == ["AttnPO less TLMRE", "one less TLMRE", "two less TLMRE"]
@@ -187,7 +205,7 @@ def test_of_many_methods_with_attnpo_a_block_says_what_it_adds(tmp_path: Path) -
     assert adds.rows[1].cells["tokens"].value == pytest.approx(ours["tokens"].value - theirs["tokens"].value)
     said = " ".join(values.findings)
     assert "AttnPO is shorter than TLMRE;" in said and "one" not in said
-    assert ",attnpo_testbed_test with less without,one,one less TLMRE,tokens,−" in tables.to_csv(table).replace(
+    assert ",attnpo_testbed_test with less without,one,one less TLMRE,tokens,−" in formats.to_csv(table).replace(
         ",-", ",−"
     )
 
@@ -206,39 +224,39 @@ def swapped(problems: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 def test_findings_are_not_always_favourable(tmp_path: Path) -> None:
     profile = fake_profile(tmp_path)
     problems, runs = fake_tables(ALL, [0, 1, 2])
-    longer = tables.build_table1(profile, swapped(problems, ["tokens"]), runs).blocks[0].findings[0]
+    longer = made(profile, swapped(problems, ["tokens"]), runs).blocks[0].findings[0]
     assert longer.startswith("AttnPO is longer than TLMRE.")
-    kept = tables.build_table1(profile, swapped(problems, ["steps_redundant"]), runs).blocks[0].findings[1]
+    kept = made(profile, swapped(problems, ["steps_redundant"]), runs).blocks[0].findings[1]
     assert kept.endswith("That it cut redundant steps is not shown.")
     worse = problems.copy()
     worse.loc[worse["method"] == "attnpo", "correct"] = 0
-    finding = tables.build_table1(profile, worse, runs).blocks[0].findings[0]
+    finding = made(profile, worse, runs).blocks[0].findings[0]
     assert finding.startswith("AttnPO is shorter than TLMRE, but less accurate.")
     essential = problems.copy()
     essential.loc[essential["method"] == "attnpo", "steps_essential"] = 0
-    cut = tables.build_table1(profile, essential, runs).blocks[0].findings[1]
+    cut = made(profile, essential, runs).blocks[0].findings[1]
     assert "Both fell. What it cut was mostly essential: 34%" in cut
     rose = problems.copy()
     rose.loc[rose["method"] == "attnpo", "steps_essential"] += 2
-    cut = tables.build_table1(profile, rose, runs).blocks[0].findings[1]
+    cut = made(profile, rose, runs).blocks[0].findings[1]
     assert cut.endswith("It cut redundant steps, while essential steps rose.")
     assert "%" not in cut
     fell = problems.copy()
     fell.loc[fell["method"] == "attnpo", "steps_essential"] -= 1
-    cut = tables.build_table1(profile, fell, runs).blocks[0].findings[1]
+    cut = made(profile, fell, runs).blocks[0].findings[1]
     assert "Both fell. What it cut was mostly redundant: 77%" in cut
 
 
 def test_a_quick_run_is_marked_everywhere(tmp_path: Path) -> None:
     table = build(tmp_path, quick=True)
-    for text in (tables.to_markdown(table), tables.to_csv(table), tables.to_latex(table)):
+    for text in (formats.to_markdown(table), formats.to_csv(table), formats.to_latex(table)):
         assert "QUICK RUN" in text
-    assert "problems only: there is one seed" in tables.to_markdown(table)
-    assert "QUICK" not in tables.to_markdown(build(tmp_path))
+    assert "problems only: there is one seed" in formats.to_markdown(table)
+    assert "QUICK" not in formats.to_markdown(build(tmp_path))
 
 
 def test_published_values_stand_apart_with_their_tags(tmp_path: Path) -> None:
-    text = tables.to_markdown(build(tmp_path))
+    text = formats.to_markdown(build(tmp_path))
     heading = (
         "## Published values, attnpo-1.5B-16k: DeepSeek-R1-Distill-Qwen-1.5B, budget 16384 tokens, temperature 0.6"
     )
@@ -252,7 +270,7 @@ def test_published_values_stand_apart_with_their_tags(tmp_path: Path) -> None:
 
 
 def test_latex_has_a_row_a_line_and_escapes(tmp_path: Path) -> None:
-    lines = tables.to_latex(build(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})).splitlines()
+    lines = formats.to_latex(build(tmp_path, report={**PROFILE["report"], "reference": "attnpo"})).splitlines()
     start = lines.index("\\midrule") + 1
     end = lines.index("\\bottomrule")
     assert end - start == 4
@@ -265,7 +283,7 @@ def test_latex_has_a_row_a_line_and_escapes(tmp_path: Path) -> None:
 
 def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
     console = Console(width=80, record=True, quiet=False, file=(tmp_path / "out").open("w"))
-    tables.print_table(build(tmp_path), console)
+    formats.print_table(build(tmp_path), console)
     text = console.export_text()
     assert "…" not in text
     assert "78.8 [S]" in text
@@ -286,9 +304,11 @@ def test_figures_are_the_same_to_the_byte(tmp_path: Path) -> None:
 
 def test_the_report_is_written_from_derived_files(tmp_path: Path) -> None:
     results_dir = tmp_path / "results" / "fake"
-    for name, table in zip(("problems", "runs"), fake_tables(ALL, [0, 1, 2]), strict=True):
-        atomic_write_text(results_dir / "derived" / f"{name}.csv", table.to_csv(index=False))
     profile = fake_profile(tmp_path)
+    problems, runs = fake_tables(ALL, [0, 1, 2])
+    estimates = estimate_table(problems, [wanted_for(profile, "table1")], **bootstrap_options(profile))
+    for name, table in {"estimates": estimates, "runs": runs}.items():
+        atomic_write_text(results_dir / "derived" / f"{name}.csv", table.to_csv(index=False))
     with (tmp_path / "out").open("w") as out:
         write_report(profile, results_dir, Console(file=out))
         first = {p: p.read_bytes() for p in results_dir.rglob("*") if p.is_file()}
@@ -298,7 +318,7 @@ def test_the_report_is_written_from_derived_files(tmp_path: Path) -> None:
 
 
 def test_missing_derived_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(AttnPOError, match=r"problems\.csv: missing"):
+    with pytest.raises(AttnPOError, match=r"estimates\.csv: missing"):
         write_report(fake_profile(tmp_path), tmp_path, Console())
 
 
@@ -492,11 +512,11 @@ def test_run_folders_are_read_with_their_manifest(tmp_path: Path) -> None:
 # figures
 
 
-def lines(methods: list[str], xs: list[float], slope: float = 0.1) -> list[figures.Curve]:
+def lines(methods: list[str], xs: list[float], slope: float = 0.1) -> list[Curve]:
     curves = []
     for i, method in enumerate(methods):
         y = [0.2 + 0.02 * i + slope * j / len(xs) for j in range(len(xs))]
-        curves.append(figures.Curve(method, method, xs, y, [v - 0.05 for v in y], [v + 0.05 for v in y]))
+        curves.append(Curve(method, method, xs, y, [v - 0.05 for v in y], [v + 0.05 for v in y]))
     return curves
 
 
@@ -537,7 +557,7 @@ def test_a_figure_is_deterministic_labelled_and_of_half_a_column(tmp_path: Path,
 
 
 def test_bands_are_drawn_where_there_are_intervals(tmp_path: Path) -> None:
-    without = [figures.Curve("base", "base", [1, 2], [0.2, 0.3])]
+    without = [Curve("base", "base", [1, 2], [0.2, 0.3])]
     figures.pass_at_k(without, tmp_path / "without")
     figures.pass_at_k(lines(["base"], [1, 2]), tmp_path / "with")
     bands = [(tmp_path / f"{name}.svg").read_text().count("FillBetweenPolyCollection") for name in ("without", "with")]
@@ -561,31 +581,31 @@ def test_a_method_looks_the_same_everywhere_and_no_two_alike() -> None:
 def test_training_curves_are_means_over_seeds_with_their_range() -> None:
     rows = [("a", seed, step, step + 10.0 * seed) for seed in (0, 1, 2) for step in (2, 1, 3)]
     table = pd.DataFrame([*rows, ("b", 0, 1, 5.0)], columns=["method", "seed", "step", "steps/redundant"])
-    a, b = figures.training_curves(table, "steps/redundant", {"a": "A", "b": "B", "c": "C"})
+    a, b = training_curves(table, "steps/redundant", {"a": "A", "b": "B", "c": "C"})
     assert (a.label, list(a.x), list(a.y)) == ("A", [1, 2, 3], [11, 12, 13])
     assert (list(a.low or []), list(a.high or [])) == ([1, 2, 3], [21, 22, 23])
     assert (list(b.x), list(b.y)) == ([1], [5])
-    (smooth, _) = figures.training_curves(table, "steps/redundant", {"a": "A", "b": "B"}, window=2)
+    (smooth, _) = training_curves(table, "steps/redundant", {"a": "A", "b": "B"}, window=2)
     assert list(smooth.y) == [11, 11.5, 12.5]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15), st.floats(0.01, 0.06))
 def test_labels_never_overlap_and_keep_their_order(places: list[float], gap: float) -> None:
-    spread = figures._spread(places, gap)
+    apart = spread(places, gap)
     order = sorted(range(len(places)), key=lambda i: (places[i], i))
     for lower, upper in itertools.pairwise(order):
-        assert spread[upper] - spread[lower] >= gap - 1e-9
-    assert min(spread) >= -1e-9 and max(spread) <= 1 + 1e-9  # 15 * .06 < 1: there is room
+        assert apart[upper] - apart[lower] >= gap - 1e-9
+    assert min(apart) >= -1e-9 and max(apart) <= 1 + 1e-9  # 15 * .06 < 1: there is room
     if all(b - a >= gap for a, b in itertools.pairwise(sorted(places))):
-        assert spread == pytest.approx(places)
+        assert apart == pytest.approx(places)
 
 
 def test_a_terminal_that_is_too_narrow_loses_no_cell(tmp_path: Path) -> None:
-    cells = {"tokens": tables.Cell(123.4, 120.0, 126.8, 10, 0.0)}
-    rows = [tables.Row(f"method{i}", f"method {i}", [0], cells, []) for i in range(12)]
-    block = tables.Block("t", "wide", [tables.Column("tokens", "tokens")], rows, [])
+    cells = {"tokens": Cell(123.4, 120.0, 126.8, 10, 0.0)}
+    rows = [Row(f"method{i}", f"method {i}", [0], cells, []) for i in range(12)]
+    block = Block("t", "wide", [MEASURES["tokens"]], rows, [])
     with (tmp_path / "out.txt").open("w") as out:
-        tables.print_table(tables.Table("Report", [], [block], []), Console(file=out, width=80))
+        formats.print_table(Table("Report", [], [block], []), Console(file=out, width=80))
     text = (tmp_path / "out.txt").read_text()
     assert "…" not in text
     assert text.count("123.4 ± 3.4") == 12

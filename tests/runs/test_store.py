@@ -20,7 +20,8 @@ from attnpo.files import atomic_write_json, atomic_write_jsonl, atomic_write_tex
 from attnpo.runs import store
 from attnpo.runs.derive import derive
 from attnpo.runs.store import Run, run_id
-from attnpo.statistics.tables import metric_table, problem_table
+from attnpo.statistics.estimates import estimate_table
+from attnpo.statistics.tables import problem_table
 
 SPEC = {"kind": "eval", "method": "tlmre", "seed": 1, "evaluate": {"samples": 2}}
 
@@ -396,7 +397,7 @@ def test_derived_is_a_pure_function_of_raw(tmp_path: Path) -> None:
     first = {p.name: p.read_bytes() for p in (tmp_path / "derived").iterdir()}
     derive(tmp_path, runs)
     assert {p.name: p.read_bytes() for p in (tmp_path / "derived").iterdir()} == first
-    assert set(first) == {"runs.csv", "problems.csv", "metrics.csv", "estimates.csv", "curves.csv"}
+    assert set(first) == {"runs.csv", "problems.csv", "estimates.csv", "curves.csv"}
 
 
 def test_derived_numbers_agree_with_the_samples(tmp_path: Path) -> None:
@@ -409,9 +410,10 @@ def test_derived_numbers_agree_with_the_samples(tmp_path: Path) -> None:
     assert list(test["n"]) == [2] * 6
     assert test["tokens"].sum() == sum(s["tokens"]["total"] for s in samples)
     assert test["steps_redundant"].sum() == sum(s["steps"]["redundant"] for s in samples)
-    metrics = pd.read_csv(tmp_path / "derived" / "metrics.csv")
-    row = metrics[(metrics["task"] == "attnpo_testbed_test") & (metrics["chain"] == "all")].iloc[0]
-    assert row["accuracy"] == pytest.approx(sum(s["correct"] for s in samples) / 12, abs=1e-6)  # six digits in the file
+    estimates = pd.read_csv(tmp_path / "derived" / "estimates.csv")
+    here = estimates[(estimates["task"] == "attnpo_testbed_test") & estimates["slice"].isna()].set_index("measure")
+    row = here["value"]
+    assert row["accuracy"] == pytest.approx(sum(s["correct"] for s in samples) / 12, abs=1e-6)
     wrong_of = [row[f"wrong_{cause}"] for cause in ("answer", "slip", "left_out")]
     assert sum(wrong_of) == pytest.approx(1 - row["accuracy"], abs=1e-5)
     correct = [s["tokens"]["total"] for s in samples if s["correct"]]
@@ -422,10 +424,7 @@ def test_derived_numbers_agree_with_the_samples(tmp_path: Path) -> None:
     solved = [any(s["correct"] for s in samples if s["problem_id"] == f"p{i}") for i in range(6)]
     assert row["pass@1"] == pytest.approx(row["accuracy"], rel=1e-5)
     assert row["pass@2"] == pytest.approx(sum(solved) / 6, rel=1e-5)
-    estimates = pd.read_csv(tmp_path / "derived" / "estimates.csv").set_index(["task", "measure"])
-    here = estimates.loc["attnpo_testbed_test"]
-    for measure, column in [("accuracy", "accuracy"), ("tokens_of_wrong", "tokens_of_wrong"), ("pass@2", "pass@2")]:
-        assert here.loc[measure, "value"] == pytest.approx(row[column], rel=1e-5)
+    for measure in ("accuracy", "tokens_of_wrong", "pass@2"):
         assert here.loc[measure, "low"] <= here.loc[measure, "value"] <= here.loc[measure, "high"]
     curves = pd.read_csv(tmp_path / "derived" / "curves.csv")
     assert list(curves["step"]) == [1, 2]
@@ -467,19 +466,22 @@ def test_a_finish_reason_that_is_not_known_is_no_zero() -> None:
     table = problem_table([("base", 0, [sample(0), sample(1, finish=None, counted="retokenized")])])
     assert table["truncated"].isna().all()
     assert table["retokenized"].tolist() == [1]
-    assert metric_table(table)["truncated"].isna().all()
+    assert "truncated" not in set(estimate_table(table, draws=10)["measure"])
+    assert estimate_table(table, draws=10)["truncated"].isna().all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_pass_at_every_k_that_all_problems_of_a_task_have_responses_for() -> None:
     many = [sample(k, task="many", problem_id=p, correct=k < 2 * p) for p in range(3) for k in range(128)]
     few = [sample(k, problem_id=p, correct=k == p) for p in (0, 1) for k in range(2 + p)]
-    metrics = metric_table(problem_table([("base", 0, [*many, *few])])).set_index("task")
-    assert metrics.loc["many", "pass@128"] == pytest.approx(2 / 3)
-    assert metrics.loc["many", "pass@1"] == pytest.approx((2 + 4) / 128 / 3)
-    assert metrics.loc["attnpo_aime2024", "pass@2"] == pytest.approx((1 + 2 / 3) / 2)
-    assert metrics.loc["attnpo_aime2024", ["pass@3", "pass@128"]].isna().all()
-    assert metrics.loc["many", "accuracy"] == metrics.loc["many", "pass@1"]
+    found = estimate_table(problem_table([("base", 0, [*many, *few])]), draws=10).set_index(["task", "measure"])[
+        "value"
+    ]
+    assert found["many", "pass@128"] == pytest.approx(2 / 3)
+    assert found["many", "pass@1"] == pytest.approx((2 + 4) / 128 / 3)
+    assert found["attnpo_aime2024", "pass@2"] == pytest.approx((1 + 2 / 3) / 2)
+    assert not {("attnpo_aime2024", "pass@3"), ("attnpo_aime2024", "pass@128")} & set(found.index)
+    assert found["many", "accuracy"] == found["many", "pass@1"]
 
 
 def test_groups_are_those_of_the_tasks_folder() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,11 @@ import pytest
 
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
-from attnpo.statistics.estimates import (
-    MEASURES,
-    Sample,
-    differences,
-    estimate_table,
-    estimates,
-    measures_of,
-    on_shared_seeds,
-    samples_by_method,
-)
-from attnpo.statistics.metrics import aes, pass_at_k
-
-RNG = np.random.default_rng(5)
+from attnpo.statistics.bootstrap import Estimate
+from attnpo.statistics.estimates import AT_EQUAL_TOKENS, Wanted, compared_seeds, estimate_table
+from attnpo.statistics.measures import MEASURES, measure_named, measures_of
+from attnpo.statistics.metrics import aes, pass_at_k_each
+from attnpo.statistics.samples import Sample, samples_by_method, shared_seeds
 
 
 def rows(method: str, task: str, accuracy: float, tokens: float, seed: int = 0, n: int = 4, size: int = 50) -> Any:
@@ -56,9 +49,23 @@ def table(*parts: Any) -> pd.DataFrame:
     return pd.DataFrame([row for part in parts for row in part])
 
 
+def values(found: pd.DataFrame, task: str, method: str = "m") -> dict[str, Estimate]:
+    """Measure -> estimate of the values."""
+    rows = found[(found["task"] == task) & (found["method"] == method) & (found["reference"] == "")]
+    return {r.measure: Estimate(r.value, r.low, r.high) for r in rows[rows["slice"] == ""].itertuples()}
+
+
+def compared(problems: pd.DataFrame, one: str, other: str, task: str, **options: Any) -> dict[str, Estimate]:
+    """Measure -> difference."""
+    groups = options.pop("groups", {})
+    found = estimate_table(problems, [Wanted(comparisons=[(one, other)])], groups, **options)
+    rows = found[(found["task"] == task) & (found["reference"] == other)]
+    return {r.measure: Estimate(r.value, r.low, r.high) for r in rows.itertuples()}
+
+
 def test_every_measure_is_what_its_definition_says() -> None:
     problems = table(rows("base", "a", 0.4, 100))
-    found = estimates(list(samples_by_method(problems)["base"].values()), draws=50)
+    found = values(estimate_table(problems, draws=50), "a", "base")
     n, total = problems["n"].sum(), problems.sum(numeric_only=True)
     expected = {
         "accuracy": total["correct"] / n,
@@ -72,11 +79,10 @@ def test_every_measure_is_what_its_definition_says() -> None:
         "truncated": 0,
         "accuracy@64": total["correct_at_64"] / n,
         "pass@1": total["correct"] / n,
-        "pass@3": pass_at_k([[1] * c + [0] * (4 - c) for c in problems["correct"]], 3),
+        "pass@3": pass_at_k_each(problems["correct"], 4, 3).mean(),
     }
     for name, value in expected.items():
         estimate = found[name]
-        assert estimate is not None
         assert estimate.value == pytest.approx(value), name
         assert estimate.low - 1e-9 <= estimate.value <= estimate.high + 1e-9  # rounding, where nothing varies
     assert "pass@5" not in found
@@ -85,7 +91,8 @@ def test_every_measure_is_what_its_definition_says() -> None:
 
 def test_a_group_is_the_macro_mean_whatever_the_sizes() -> None:
     problems = table(rows("m", "a", 0.2, 100, size=30), rows("m", "b", 0.8, 300, size=90))
-    found = estimate_table(problems, {"both": ["a", "b"], "more": ["a", "c"]}, draws=300).set_index(["task", "measure"])
+    groups = {"both": ["a", "b"], "more": ["a", "c"]}
+    found = estimate_table(problems, groups=groups, draws=300).set_index(["task", "measure"])
     for measure in ("accuracy", "tokens", "tokens_of_wrong", "pass@2"):
         parts = [found.loc[(task, measure), "value"] for task in "ab"]
         assert found.loc[("both", measure), "value"] == pytest.approx(np.mean(parts))
@@ -100,35 +107,40 @@ def test_aes_of_a_group_is_of_the_averages() -> None:
         *(rows("base", t, a, 200, size=s) for t, a, s in (("a", 0.3, 30), ("b", 0.7, 60))),
         *(rows("new", t, a, 100, size=s) for t, a, s in (("a", 0.4, 30), ("b", 0.75, 60))),
     )
+    found = compared(problems, "new", "base", "both", groups={"both": ["a", "b"]}, draws=100)
     by_method = samples_by_method(problems)
-    new, base = (list(by_method[m].values()) for m in ("new", "base"))
-    found = differences(new, base, draws=100)
-    means = [np.mean([[s.means("correct").mean(), s.means("tokens").mean()] for s in of], axis=0) for of in (new, base)]
-    score, _ = found["aes"]
-    assert score is not None
-    assert score.value == pytest.approx(aes(*means[0], *means[1]))
-    tokens, relative = found["tokens"]
-    assert tokens is not None and relative is not None
-    assert relative.value == pytest.approx(tokens.value / means[1][1])
-    nothing = differences(base, base, draws=20)
-    assert all(d == pytest.approx((0, 0, 0)) for d, _ in nothing.values() if d is not None)
+    means = [
+        np.mean([[s.means("correct").mean(), s.means("tokens").mean()] for s in by_method[m].values()], axis=0)
+        for m in ("new", "base")
+    ]
+    assert found["aes"].value == pytest.approx(aes(*means[0], *means[1]))
+    assert found["tokens_relative"].value == pytest.approx(found["tokens"].value / means[1][1])
+    assert compared(problems, "base", "base", "both", groups={"both": ["a", "b"]}) == {"aes": (0, 0, 0)}
+
+
+def test_identical_samples_differ_by_nothing() -> None:
+    problems = table(*(rows("base", "a", 0.2 + 0.2 * seed, 100, seed=seed) for seed in range(3)))
+    both = pd.concat([problems, problems.assign(method="new")])
+    found = compared(both, "new", "base", "a", draws=50)
+    assert {*found} >= {"accuracy", "tokens", "tokens_relative", "pass@2", "aes"}
+    assert all(difference == (0, 0, 0) for difference in found.values())
+    own = values(estimate_table(both, draws=50), "a", "new")["accuracy"]
+    assert own.low < own.value < own.high
 
 
 def test_pairing_uses_the_same_problems() -> None:
     problems = table(rows("base", "a", 0.5, 100))
     longer = problems.assign(method="new", tokens=problems["tokens"] + 40).sample(frac=1, random_state=1)
-    by_method = samples_by_method(pd.concat([problems, longer]))
-    tokens, _ = differences(*(list(by_method[m].values()) for m in ("new", "base")), draws=50)["tokens"]
+    tokens = compared(pd.concat([problems, longer]), "new", "base", "a", draws=50)["tokens"]
     assert tokens == pytest.approx((10, 10, 10))  # 40 a problem, 4 responses, in whatever order the lines stood
 
 
 def test_other_problems_are_refused() -> None:
     problems = table(rows("base", "a", 0.5, 100), rows("new", "a", 0.5, 100, size=49))
-    by_method = samples_by_method(problems)
     with pytest.raises(
         AttnPOError, match="'new' and 'base' answered different problems .1 of them not in both, 'p049'"
     ):
-        differences(*(list(by_method[m].values()) for m in ("new", "base")))
+        compared(problems, "new", "base", "a")
 
 
 def test_seeds_that_answered_other_problems_are_refused() -> None:
@@ -138,34 +150,89 @@ def test_seeds_that_answered_other_problems_are_refused() -> None:
 
 def test_what_is_undefined_is_left_out() -> None:
     problems = table(rows("m", "a", 0.0, 100)).assign(truncated=float("nan"))
-    found = estimates(list(samples_by_method(problems)["m"].values()), draws=50)
+    found = values(estimate_table(problems, draws=50), "a")
     assert found["accuracy"] == (0, 0, 0)
-    assert found["tokens_of_correct"] is None
-    assert found["tokens_per_correct"] is None
-    assert "truncated" not in found
-    assert "tokens_of_correct" not in set(estimate_table(problems, draws=50)["measure"])
+    assert not {"tokens_of_correct", "tokens_per_correct", "truncated"} & set(found)
+    assert estimate_table(problems, draws=50)["truncated"].isna().all()
 
 
 def test_measures_grow_with_the_columns() -> None:
     names = list(measures_of(["correct", "pass@16", "pass@2", "correct_at_2048", "correct_at_512"]))
     assert names == ["accuracy", "pass@2", "pass@16", "accuracy@512", "accuracy@2048"]
+    labelled = measures_of(["steps_slip", "steps_repair", "wrong_left_out"])
+    assert list(labelled) == ["slip_steps", "repair_steps", "wrong_left_out"]
+    assert labelled["repair_steps"].columns == measure_named("repair_steps").columns == ("steps_repair",)
 
 
 def test_the_page_explains_every_measure() -> None:
     page = (checkout_root() / "docs" / "numbers.md").read_text(encoding="utf-8")
-    for name in [*MEASURES, "pass@k", "accuracy@B", "aes"]:
+    more = ["pass@k", "accuracy@B", "aes", "tokens_relative", "redundant_share_of_cut", AT_EQUAL_TOKENS]
+    for name in [*MEASURES, *more, "LABEL_steps", "wrong_CAUSE"]:
         assert f"`{name}`" in page, name
 
 
 def test_methods_are_compared_on_the_seeds_that_both_have() -> None:
-    def sample(method: str, tokens: dict[int, float]) -> Sample:
-        rows = [{"seed": seed, "problem_id": p, "n": 2, "correct": 1, "truncated": 0, "tokens": 2 * t}
-                for seed, t in tokens.items() for p in ("a", "b")]  # fmt: skip
-        return Sample(pd.DataFrame(rows), method)
+    def part(method: str, tokens: dict[int, float]) -> Any:
+        for seed, t in tokens.items():
+            for problem in ("a", "b"):
+                yield {"method": method, "task": "x", "seed": seed, "problem_id": problem, "chain": None, "n": 2,
+                       "correct": 1, "truncated": 0, "tokens": 2 * t}  # fmt: skip
 
-    short, long = sample("short", {0: 10, 1: 20}), sample("long", {0: 10, 1: 20, 2: 90})
-    one, other = on_shared_seeds(short, long)
-    assert one is short and other.seeds == [0, 1] and other.responses == 8
-    assert one.means("tokens").tolist() == other.means("tokens").tolist()  # and not 15 against 40
-    apart = sample("apart", {7: 30})
-    assert on_shared_seeds(short, apart) == (short, apart)
+    short, long, apart = {0: 10, 1: 20}, {0: 10, 1: 20, 2: 90}, {7: 30}
+    problems = table(part("short", short), part("long", long), part("apart", apart))
+    pairs = [("short", "long"), ("short", "apart"), ("long", "base"), ("long", "short")]
+    found = estimate_table(problems, [Wanted(comparisons=pairs)], draws=20)
+    tokens = found[(found["measure"] == "tokens") & (found["reference"] != "")].set_index(["method", "reference"])
+    assert tokens.loc[("short", "long"), "value"] == 0  # and not 15 against 40
+    assert tuple(tokens.loc[("long", "short"), ["seeds", "reference_seeds", "n"]]) == ("0 1", "0 1", 8)
+    assert tuple(tokens.loc[("short", "apart"), ["seeds", "reference_seeds", "value"]]) == ("0 1", "7", -15)
+    untrained = estimate_table(problems, [Wanted(comparisons=pairs[:1], untrained=["long"])], draws=20)
+    assert set(untrained.loc[untrained["reference"] == "long", "reference_seeds"]) == {"0 1 2"}
+    assert shared_seeds([[0, 1], [2, 1, 0]]) == (0, 1)
+    assert compared_seeds("m", [0, 1], "base", [0, 1, 2], ["base"]) == ((0, 1), (0, 1, 2))
+    assert Sample(problems[problems["method"] == "long"], "long").on_seeds([0, 5, 2]).seeds == (0, 2)
+
+
+def test_only_what_is_wanted_is_estimated_and_once() -> None:
+    problems = table(*(rows(m, t, 0.5, 100, seed=s) for m in ("x", "y") for t in ("a", "b") for s in (0, 1)))
+    problems["chain"] = [5 + i % 3 for i in range(len(problems))]
+    problems["chain"] = problems["problem_id"].map(dict(zip(problems["problem_id"], problems["chain"], strict=True)))
+    one = Wanted(seeds={"x": [0], "z": [0]}, tasks=["a"], each_chain=True)
+    two = Wanted(seeds={"x": [0, 1], "y": [1]}, tasks=["a", "none"], chains=[[5, 6]], comparisons=[("x", "y")])
+    cut = replace(two, differences=["tokens"])
+    seen: list[int] = []
+    found = estimate_table(problems, [one, cut, cut], track=lambda q: seen.append(len(q)) or q, draws=20)  # type: ignore[func-returns-value]
+    assert seen == [1 + 3 + 2 * 2 + 1]
+    assert not found.duplicated([c for c in found.columns if c not in ("value", "low", "high")]).any()
+    assert set(found["task"]) == {"a"}
+    assert set(found.loc[found["slice"] == "5", "measure"]) == {"accuracy"}
+    assert {"accuracy", "pass@4", "accuracy@64"} == set(found.loc[found["slice"] == "5 6", "measure"]) - {
+        "pass@1",
+        "pass@2",
+        "pass@3",
+    }
+    difference = found[found["reference"] == "y"]
+    assert set(difference["measure"]) == {"tokens", "tokens_relative", "aes"}
+    assert set(difference["seeds"]) == {"1"}
+    everything = estimate_table(problems, [cut, two], draws=20)
+    assert "accuracy" in set(everything.loc[everything["reference"] == "y", "measure"])
+
+
+def test_lines_are_compared_at_equal_tokens_on_shared_seeds() -> None:
+    seeds = {"x0": (0, 1), "x1": (0, 1, 2), "y0": (1, 0), "y1": (0, 1)}
+    ends = {"x0": (0.6, 100.0), "x1": (0.5, 80.0), "y0": (0.5, 100.0), "y1": (0.4, 80.0)}
+    problems = table(*(rows(m, "a", *ends[m], seed=s) for m in seeds for s in seeds[m]))
+    exact = {m: round(4 * accuracy * 50) for m, (accuracy, _) in ends.items()}
+    for m, total in exact.items():  # as accurate as they are said to be, and as long
+        for s in seeds[m]:
+            here = (problems["method"] == m) & (problems["seed"] == s)
+            problems.loc[here, "correct"] = [total // 50 + (i < total % 50) for i in range(50)]
+            problems.loc[here, "tokens"] = int(4 * ends[m][1])
+    lines = {"x": ["x0", "x1", "missing"], "y": ["y0", "y1"]}
+    found = estimate_table(problems, [Wanted(tasks=["a"], lines=lines)], draws=20)
+    (row,) = found[found["measure"] == AT_EQUAL_TOKENS].to_dict("records")
+    assert row["value"] == pytest.approx(0.1)
+    assert (row["method"], row["reference"], row["seeds"], row["n"]) == ("x", "y", "0 1", 4 * 2 * 50 * 4)
+    assert set(found.loc[found["method"] == "x1", "seeds"]) == {"0 1", "0 1 2"}
+    few = estimate_table(problems, [Wanted(tasks=["a"], lines={"x": ["x0", "x1"], "y": ["y0"]})], draws=20)
+    assert AT_EQUAL_TOKENS not in set(few["measure"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,28 +13,26 @@ from hypothesis import strategies as st
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
 from attnpo.method.phrases import phrase_counts
-from attnpo.statistics.bootstrap import aes_estimate, bootstrap, bootstrap_tasks, mean_estimate, paired_difference
+from attnpo.statistics.bootstrap import Estimate, bootstrap, bootstrap_tasks, mean_estimate
 from attnpo.statistics.metrics import (
-    accuracy_at_budget,
     accuracy_at_equal_length,
     aes,
-    avg_at_k,
-    between_share,
+    aes_unchecked,
     budgets_below,
     first_at_most,
     fit_line,
-    missing_think_end_rate,
-    pass_at_k,
     pass_at_k_each,
-    standard_error,
-    standard_error_of_difference,
-    token_means,
-    truncation_rate,
+    pass_up_to,
+    trade_off,
 )
 
 
-def test_avg_at_k() -> None:
-    assert avg_at_k([[1, 0, 1, 1], [0, 0, 0, 0]]) == 0.375
+def paired_difference(run: Any, other: Any, **options: Any) -> Estimate:
+    return bootstrap(lambda mean, other_mean: mean - other_mean, run, other, **options)
+
+
+def aes_estimate(run: Any, base: Any) -> Estimate:
+    return bootstrap(lambda a, b: aes_unchecked(a[..., 0], a[..., 1], b[..., 0], b[..., 1]), run, base)
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -43,20 +42,19 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_response(case: tuple[i
     subsets = list(itertools.combinations(responses, k))
     expected = sum(any(subset) for subset in subsets) / len(subsets)
     # 1e-12: a product of at most seven ratios.
-    assert pass_at_k([responses], k) == pytest.approx(expected, abs=1e-12)
+    assert pass_at_k_each(sum(responses), n, k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_pass_at_k_of_many_samples_does_not_overflow() -> None:
-    correct = np.zeros((2, 4096))
-    correct[0, 0] = 1
     # One of 4096 correct: the chance that 128 draws contain it is 128 / 4096.
-    assert pass_at_k(correct, 128) == pytest.approx(128 / 4096 / 2, rel=1e-9)
+    assert pass_at_k_each([1, 0], 4096, 128).mean() == pytest.approx(128 / 4096 / 2, rel=1e-9)
+    assert pass_up_to([1, 0], 4096, 128)[:, -1].tolist() == pass_at_k_each([1, 0], 4096, 128).tolist()
 
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_pass_at_k_refuses_a_k_outside_the_samples(k: int) -> None:
     with pytest.raises(AttnPOError, match=f"pass@{k} needs 1 to 2"):
-        pass_at_k([[1, 0]], k)
+        pass_at_k_each([1], 2, k)
 
 
 @pytest.mark.parametrize(
@@ -80,26 +78,12 @@ def test_aes_needs_a_base() -> None:
         aes(0.5, 10, 0, 10)
 
 
-def test_rates_and_token_means() -> None:
-    assert truncation_rate(["stop", "length", "stop", "stop"]) == 0.25
-    assert missing_think_end_rate([1, 0, 2, 0]) == 0.5
-    assert token_means([10, 20, 60], [1, 1, 0]) == (30, 15)
-    assert token_means([10, 20], [0, 0]) == (15, None)
-    with pytest.raises(AttnPOError, match="None of 1"):
-        truncation_rate(["stop", None])
-    with pytest.raises(AttnPOError, match="differ"):
-        token_means([1, 2], [1])
-
-
 @pytest.mark.parametrize("bad", [[], [math.nan], [[math.inf]]])
 def test_empty_and_nan_are_refused(bad: list) -> None:
-    for function in (mean_estimate, missing_think_end_rate):
-        with pytest.raises(AttnPOError, match="empty|NaN"):
-            function(bad)
-    with pytest.raises(AttnPOError, match="empty"):
-        truncation_rate([])
-    with pytest.raises(AttnPOError, match="empty|NaN|dimensions"):
-        avg_at_k(bad)
+    with pytest.raises(AttnPOError, match="empty|NaN"):
+        mean_estimate(bad)
+    with pytest.raises(AttnPOError, match="empty|NaN"):
+        pass_at_k_each(bad, 4, 1)
 
 
 def test_bootstrap_over_problems_agrees_with_the_normal_interval() -> None:
@@ -131,6 +115,19 @@ def test_seeds_alike_cost_nothing() -> None:
     problems = np.random.default_rng(0).random(200)
     one = mean_estimate(problems, seed=2)
     assert mean_estimate(np.stack([problems] * 3), seed=2) == pytest.approx(one)
+
+
+def test_runs_with_the_same_data_share_their_draw_of_seeds() -> None:
+    run = np.random.default_rng(0).random((5, 40, 2))
+    run[0, 0, 0] += 3  # the seeds differ
+    assert bootstrap(lambda a, b: a[..., 0] - b[..., 0], run, run.copy()) == (0, 0, 0)
+    other = run.copy()
+    other[4, 39, 1] += 1e-6  # one number of the second column
+    low, high = bootstrap(lambda a, b: a[..., 0] - b[..., 0], run, other)[1:]
+    assert low < 0 < high
+    third = np.random.default_rng(1).random((5, 40, 2))
+    twice = bootstrap(lambda a, b, c: c[..., 0] - a[..., 0], run, run.copy(), third)
+    assert twice == bootstrap(lambda a, b, c: c[..., 0] - a[..., 0], run, other, third)  # no other draw changes
 
 
 def test_pairing_removes_the_spread_of_the_problems() -> None:
@@ -179,15 +176,6 @@ def test_pass_at_k_of_problems_with_different_numbers_of_responses() -> None:
         pass_at_k_each([1, 1], [2, 4], 3)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.booleans()), min_size=1, max_size=20))
-def test_accuracy_grows_with_the_budget_up_to_that_of_what_ended(responses: list[tuple[bool, int, bool]]) -> None:
-    correct, tokens, ended = (list(column) for column in zip(*responses, strict=True))
-    values = [accuracy_at_budget(correct, tokens, ended, b) for b in (0, 1, 50, 150, 300)]
-    assert values == sorted(values)
-    assert values[0] == 0
-    assert values[-1] == sum(c and e for c, _, e in responses) / len(responses)
-
-
 def test_budgets_are_the_limit_and_its_halves() -> None:
     assert budgets_below(32768) == [2048, 4096, 8192, 16384, 32768]
     assert budgets_below(256) == [16, 32, 64, 128, 256]
@@ -200,59 +188,6 @@ def test_phrases_are_counted_by_kind() -> None:
     assert phrase_counts("") == {"doubt": 0, "branch": 0, "summary": 0}
     assert phrase_counts("No, no. Let me double-check.")["doubt"] == 2
     assert phrase_counts("No, no. Let me double-check.", "published")["doubt"] == 0
-
-
-@pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
-def test_standard_errors_are_those_of_simulated_evaluations(between: float) -> None:
-    """Chances of a problem from a Beta of the given intraclass correlation; both models have the same ones."""
-    p, problems, k, trials = 0.3, 40, 8, 3000
-    rng = np.random.default_rng(11)
-    shape = (trials, problems)
-    if between == 0:
-        chances = np.full(shape, p)
-    elif between == 1:
-        chances = (rng.random(shape) < p).astype(float)
-    else:
-        chances = rng.beta(p * (1 / between - 1), (1 - p) * (1 / between - 1), size=shape)
-    one, other = (rng.binomial(k, chances).mean(axis=1) / k for _ in range(2))
-    # 5 %: a standard deviation from 3000 trials has a standard error of 1.3 %.
-    assert one.std() == pytest.approx(standard_error(p, problems, k, between), rel=0.05)
-    expected = standard_error_of_difference(p, problems, k, between)
-    assert (one - other).std() == pytest.approx(expected, rel=0.05, abs=1e-12)
-    independent = standard_error_of_difference(p, problems, k, between, alike=0)
-    assert independent == pytest.approx(math.sqrt(2) * standard_error(p, problems, k, between))
-    responses = rng.random((4000, k)) < chances.reshape(-1)[:4000, None]
-    assert between_share(responses) == pytest.approx(between, abs=0.03)
-
-
-def test_standard_errors_agree_with_the_bootstrap() -> None:
-    rng = np.random.default_rng(2)
-    responses = rng.random((300, 4)) < rng.beta(1, 1, size=300)[:, None]
-    estimate = mean_estimate(responses.mean(axis=1), draws=4000)
-    error = standard_error(responses.mean(), 300, 4, between_share(responses))
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.06)
-
-
-@pytest.mark.parametrize("design", [(1.2, 30, 16, 0.5), (0.5, 0, 16, 0.5), (0.5, 30, 0, 0.5), (0.5, 30, 16, -0.1)])
-def test_impossible_designs_are_refused(design: tuple[float, int, int, float]) -> None:
-    for function in (standard_error, standard_error_of_difference):
-        with pytest.raises(AttnPOError, match="must be from 0 to 1"):
-            function(*design)
-    with pytest.raises(AttnPOError, match="correlation from 0 to 1"):
-        standard_error_of_difference(0.5, 30, 16, 0.5, alike=2)
-    with pytest.raises(AttnPOError, match="needs 2 of each"):
-        between_share([[1], [0]])
-
-
-def test_the_page_states_the_standard_errors_that_follow() -> None:
-    page = (checkout_root() / "docs" / "numbers.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| (\S+) \| (\d+) × (\d+) \| (\.\d+) \| (.*) \|$", page, re.MULTILINE)
-    assert len(table) == 5
-    for _, problems, samples, accuracy, numbers in table:
-        design = float(accuracy), int(problems), int(samples)
-        errors = [standard_error(*design, between) for between in (0.6, 0, 1)]
-        clear = [1.96 * standard_error_of_difference(*design, 0.6, alike) for alike in (1, 0.8, 0)]
-        assert numbers.split(" | ") == [f"{100 * x:.1f}" for x in [*errors, *clear]]
 
 
 def test_bootstrap_of_tasks_is_the_bootstrap_for_one_task() -> None:
@@ -292,6 +227,10 @@ def test_a_line_goes_through_its_points_and_measures_others_against_it() -> None
     assert (scattered.slope, scattered.start, scattered.spread) == pytest.approx((3, 1, math.sqrt(4 / 2)))
     assert scattered.r == pytest.approx(np.corrcoef([0, 0, 1, 1], [0, 2, 3, 5])[0, 1])
     assert math.isnan(fit_line([1, 2, 3], [1, 1, 1]).r)
+    places = {str(x): (float(x), 2.0 * x) for x in range(4)}
+    found = trade_off({**places, "far": (1.0, 5.0)}, list(places))
+    assert found is not None and found.line.slope == pytest.approx(2) and found.above["far"] == pytest.approx(3)
+    assert trade_off(places, ["0", "1", "2"]) is None
     for x, y in (([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [1, 2])):
         with pytest.raises(AttnPOError, match="a line with a spread needs three"):
             fit_line(x, y)
@@ -302,3 +241,14 @@ def test_a_level_is_reached_by_the_running_mean_and_not_by_one_value() -> None:
     assert first_at_most([3.0, 2.0, 1.0], 2.5, 2) == 1
     assert first_at_most([100.0] * 12, 60, 5) is None
     assert first_at_most([1.0, 1.0], 60, 5) is None  # no running mean yet
+
+
+def test_the_page_states_the_standard_errors_that_follow() -> None:
+    page = (checkout_root() / "docs" / "numbers.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\S+) \| (\d+) × (\d+) \| (\.\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(table) == 5
+    for _, problems, samples, accuracy, numbers in table:
+        p, size, k = float(accuracy), int(problems), int(samples)
+        errors = [math.sqrt(p * (1 - p) * (rho + (1 - rho) / k) / size) for rho in (0.6, 0, 1)]
+        variances = [2 * p * (1 - p) * (0.6 * (1 - c) + 0.4 / k) / size for c in (1, 0.8, 0)]
+        assert numbers.split(" | ") == [f"{100 * x:.1f}" for x in [*errors, *(1.96 * v**0.5 for v in variances)]]

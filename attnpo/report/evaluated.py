@@ -1,0 +1,192 @@
+"""The figures made of evaluations: selections of the table of estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import attnpo.report.figures as figures
+from attnpo.errors import AttnPOError
+from attnpo.report.rendered import Rendered, groups_to_draw, named, quick, some
+from attnpo.report.selection import read_derived
+from attnpo.report.style import Curve
+from attnpo.report.table import Block, Cell, Table, signed
+from attnpo.report.tables import build_table, labels_of, select, titles_of
+from attnpo.runs.derive import BASE
+from attnpo.runs.profile import Profile
+from attnpo.statistics.estimates import AT_EQUAL_TOKENS
+from attnpo.statistics.metrics import Line, trade_off
+from attnpo.statistics.samples import shared_seeds
+
+C = TypeVar("C")
+
+
+def table_of(profile: Profile, results_dir: Path, title: str, published: bool = False) -> Table:
+    """The table of the profile's methods, from `derived/`."""
+    estimates, runs = (read_derived(results_dir, name, profile.artefact) for name in ("estimates", "runs"))
+    return build_table(profile, estimates, runs, title=title, compare=published)
+
+
+def responses_behind(table: Table) -> str:
+    """How many responses a table rests on, in words."""
+    return f"n = {sum(row.responses for block in table.measured for row in block.rows):,} responses"
+
+
+def draw_pareto(profile: Profile, results_dir: Path) -> Rendered:
+    """Accuracy against tokens, a figure a block of the table."""
+    made = []
+    table = table_of(profile, results_dir, "")
+    for i, block in enumerate(table.measured):
+        if any(row.cells for row in block.rows):
+            path = results_dir / "figures" / ("pareto" if i == 0 else f"pareto_{block.task}")
+            line, words = describe_trade_off(profile, block)
+            caption = f"Accuracy against tokens: {block.title}.{words}"
+            made.append((figures.pareto(block, path, profile.quick, line)[0], caption))
+    return Rendered([], some(made, "no evaluation is finished"), responses_behind(table))
+
+
+def describe_trade_off(profile: Profile, block: Block) -> tuple[Line | None, str]:
+    """Whether a method is more accurate than its length explains.
+
+    Returns:
+        the line of accuracy (per cent) against tokens through the methods without AttnPO and without a length in the
+        prompt; in words, how close they are to it and how far the others. None and nothing if they are less than four.
+    """
+    places = {
+        row.method: (row.cells["tokens"].value, 100 * row.cells["accuracy"].value)
+        for row in block.rows
+        if row.cells is not None and row.method != BASE
+    }
+    plain = [m for m in places if not profile.method(m).attnpo and profile.method(m).target_length is None]
+    found = trade_off(places, plain)
+    if found is None:
+        return None, ""
+    labels = {row.method: row.label for row in block.rows}
+    line, above = found.line, {labels[method]: far for method, far in found.above.items()}
+    own = {labels[method] for method in plain}
+    others, (least, *_, most) = (sorted(names, key=above.__getitem__) for names in (set(above) - own, own))
+    words = (
+        f" The line: the {len(plain)} methods without AttnPO or a length in the prompt, "
+        f"{_points(10 * line.slope)} points for 10 tokens more, r = {line.r:.2f}, spread {line.spread:.1f} points "
+        f"({least} {_points(above[least])} to {most} {_points(above[most])})."
+    )
+    words += f" From it: {', '.join(f'{label} {_points(above[label])}' for label in others)}." if others else ""
+    return line, words
+
+
+def _points(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
+
+
+def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
+    """Methods at several strengths of their length penalty, and how far the first line is above the others."""
+    section = profile.artefacts.get("fig_strength")
+    if section is None or len(section.groups) < 2:
+        raise AttnPOError(
+            f"profile {profile.name}: artefacts.fig_strength.groups: name two methods or more, each with its strengths"
+        )
+    estimates = select(profile, read_derived(results_dir, "estimates", profile.artefact))
+    made: list[tuple[Path, str]] = []
+    n = 0
+    for task, title in titles_of(profile, estimates).items():
+        run = set(estimates.methods(task))
+        found = {group: [m for m in methods if m in run] for group, methods in section.groups.items()}
+        if any(len(methods) < 2 for methods in found.values()):
+            continue
+        seeds = shared_seeds([estimates.seeds(task, m) for methods in found.values() for m in methods])
+        if not seeds:
+            continue
+        lines = {}
+        for group, methods in found.items():
+            points = []
+            for method in methods:
+                cells = estimates.values(task, method, seeds=seeds)
+                points.append(figures.Strength(cells["tokens"], cells["accuracy"], _strength(profile, method)))
+                n += cells["accuracy"].n
+            lines[group, profile.method(group).label] = points
+        first, *others = found
+        words = []
+        for other in others:
+            cell = estimates.line(task, first, seeds, other, seeds).get(AT_EQUAL_TOKENS)
+            words.append(_at_equal_tokens(profile.method(first).label, profile.method(other).label, cell))
+        name = "strength" if not made else f"strength_{task}"
+        drawn = figures.strengths(lines, results_dir / "figures" / name, quick(profile, title))
+        made.append((drawn[0], f"{title}, seeds {' '.join(map(str, seeds))}. {' '.join(words)}"))
+    some(made, "no two strengths of each method are finished with the same seed")
+    return Rendered([], made, f"n = {n:,} responses")
+
+
+def _at_equal_tokens(label: str, other_label: str, cell: Cell | None) -> str:
+    if cell is None:
+        return f"No strength of {label} has a length that {other_label} has."
+    return f"{label} less {other_label} at equal tokens: accuracy {signed(cell, 100)} points."
+
+
+def _strength(profile: Profile, method: str) -> str:
+    """The first argument of a method's length reward, 0 where it has none."""
+    value = next(iter(profile.method(method).reward_args.values()), 0)
+    return f"{value:g}".removeprefix("0") or "0"
+
+
+def draw_budget(profile: Profile, results_dir: Path) -> Rendered:
+    """Accuracy at token budgets."""
+    return _along(profile, results_dir, "fig_budget", "Accuracy at token budgets", figures.budget, at_budgets)
+
+
+def draw_pass_at_k(profile: Profile, results_dir: Path) -> Rendered:
+    """pass@k at doublings of k, and at the largest k."""
+    return _along(profile, results_dir, "fig_passk", "pass@k", figures.pass_at_k, at_doublings)
+
+
+def at_budgets(cells: Mapping[str, Cell]) -> dict[int, Cell]:
+    """Token budget -> accuracy within it."""
+    return numbered(cells, "accuracy@")
+
+
+def at_doublings(cells: Mapping[str, C]) -> dict[int, C]:
+    """k -> pass@k, for doublings of k and the largest k."""
+    found = numbered(cells, "pass@")
+    return {k: cell for k, cell in found.items() if k & (k - 1) == 0 or k == max(found)}
+
+
+def numbered(cells: Mapping[str, C], prefix: str) -> dict[int, C]:
+    """Number -> cell, of the measures whose names are the prefix and a number."""
+    found = {int(name.removeprefix(prefix)): cell for name, cell in cells.items() if name.startswith(prefix)}
+    return dict(sorted(found.items()))
+
+
+def curve_of(method: str, label: str, places: Mapping[int, Cell]) -> Curve:
+    """The curve through some estimates, from their place on the axis."""
+    return Curve(method, label, list(places), *([cell[i] for cell in places.values()] for i in range(3)))
+
+
+def _along(
+    profile: Profile,
+    results_dir: Path,
+    artefact: str,
+    title: str,
+    draw: Callable[..., list[Path]],
+    places_of: Callable[[Mapping[str, Cell]], dict[int, Cell]],
+) -> Rendered:
+    """A figure a task, range of chains and group of methods, the untrained model in each."""
+    estimates = select(profile, read_derived(results_dir, "estimates", profile.artefact))
+    labels, section = labels_of(profile), profile.artefacts.get(artefact)
+    ranges = (section.chains if section else {}) or {"": []}
+    made, n = [], 0
+    for i, (task, heading) in enumerate(titles_of(profile, estimates).items()):
+        path = results_dir / "figures" / (draw.__name__ if i == 0 else f"{draw.__name__}_{task}")
+        for range_title, chains in ranges.items():
+            curves = []
+            for method, label in labels.items():
+                places = places_of(estimates.values(task, method, chains))
+                if places:
+                    curves.append(curve_of(method, label, places))
+                    n += next(iter(places.values())).n
+            for group, methods in groups_to_draw(profile, artefact, {curve.method for curve in curves}).items():
+                drawn = [curve for curve in curves if curve.method in [BASE, *methods]]
+                if drawn:
+                    shown = f"{title}{f' of {group}' if group else ''}: {range_title or heading}"
+                    place = named(path, f"{group} {range_title}")
+                    made.append((draw(drawn, place, quick(profile, shown))[0], shown))
+    return Rendered([], some(made, "no evaluation is finished"), f"n = {n:,} responses")

@@ -1,0 +1,160 @@
+"""Everything that a profile shows, from the records of its runs: derived tables, then artefacts, then the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from attnpo.errors import AttnPOError
+from attnpo.files import atomic_write_csv, canonical_json
+from attnpo.report.artefacts import ARTEFACTS, artefact_of, write_artefact
+from attnpo.report.formats import print_table
+from attnpo.report.page import Section, write_page
+from attnpo.report.rendered import Rendered
+from attnpo.report.table import NotRunError
+from attnpo.runs.derive import COMPANIONS, derive_all
+from attnpo.runs.plan import Job, plan_artefacts, plan_runs
+from attnpo.runs.profile import Profile
+from attnpo.runs.settings import BASES
+from attnpo.statistics.tables import trial_table
+
+T = TypeVar("T")
+Plans = Mapping[str, list[Job] | AttnPOError]
+
+
+def write_results(profile: Profile, artefact: str, plans: Plans, results_dir: Path, options: str) -> None:
+    """Derive from the records of all artefacts, then write one artefact and print it, or all of them and the page.
+
+    Args:
+        profile: not narrowed to an artefact.
+        artefact: a name, or `all`.
+        plans: the jobs of the artefact, or of all.
+        results_dir: results/<profile>.
+        options: `--profile …`, as one would type it, for commands that are shown.
+
+    Raises:
+        AttnPOError: nothing of the artefact has been run.
+    """
+    every = plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
+    with _progress() as track:
+        derive_all(profile, every, results_dir, track("estimates"))
+        if artefact == "all":
+            names = [*ARTEFACTS, *(name for name in plans if name not in ARTEFACTS)]
+            sections = [
+                _section(profile, name, plans.get(name), results_dir, options)
+                for name in track("tables and figures")(names)
+            ]
+    if artefact == "all":
+        print(f"written: {write_page(profile, results_dir, sections)}")
+        return
+    try:
+        write_report(profile, results_dir, Console(), artefact)
+    except NotRunError as error:
+        raise AttnPOError(
+            f"{error}; nothing under {results_dir} to show, first: attnpo run {artefact} {options}"
+        ) from error
+
+
+def write_report(profile: Profile, results_dir: Path, console: Console, name: str = "table1") -> None:
+    """Write an artefact from `derived/`, with Table 1 the figures that come with it, and print the tables.
+
+    Args:
+        profile, name, results_dir: as in `attnpo.report.artefacts.write_artefact`.
+        console: where the tables are printed.
+
+    Raises:
+        AttnPOError: as `write_artefact`.
+    """
+    made = write_artefact(profile, name, results_dir)
+    for companion in COMPANIONS if name == "table1" else ():
+        try:
+            made.figures.extend(write_artefact(profile, companion, results_dir).figures)
+        except NotRunError:
+            continue
+    for table in made.tables:
+        print_table(table, console)
+    files = [f"{name}.md, .csv, .tex" for _ in made.tables]
+    files += [f"{path.relative_to(results_dir).with_suffix('')}.png, .svg" for path, _ in made.figures]
+    console.print(f"written to {results_dir}: {'; '.join(files)}", markup=False, soft_wrap=True)
+
+
+def write_trials(profile: Profile, results_dir: Path) -> None:
+    """`tune.csv` with every trial that is finished, those of methods not asked for this time too."""
+    base = BASES[1]
+    plan = plan_runs(profile.trials(), results_dir, base)
+    overlays = {
+        f"{stem}@{k}": canonical_json(trial)
+        for stem, method in profile.methods.items()
+        for k, trial in enumerate(method.tune, start=1)
+    }
+    evals = [job.run.record() for job in plan if job.kind == "eval" and job.run.done()]
+    path = results_dir / "tune.csv"
+    atomic_write_csv(path, trial_table(pd.concat(evals, ignore_index=True), overlays, base))
+    print(path.read_text(encoding="utf-8"), end="")
+
+
+def _section(
+    profile: Profile, name: str, plan: list[Job] | AttnPOError | None, results_dir: Path, options: str
+) -> Section:
+    """An artefact, written, as a section of the page."""
+    title = artefact_of(name).title
+    command = f"bash reproduce/{name}.sh {profile.name}" if name in ARTEFACTS else f"attnpo run {name} {options}"
+    command += " --quick" if profile.quick and name in ARTEFACTS else ""
+    if plan is None or isinstance(plan, AttnPOError):
+        why = f"Not run: {plan or 'the profile does not list it under artefacts'}."
+        return Section(name, title, command, None, "", why)
+    try:
+        rendered = write_artefact(profile, name, results_dir)
+    except NotRunError as error:
+        return Section(name, title, command, None, _about(plan, None), f"Not run: {error}.")
+    return Section(name, title, command, rendered, _about(plan, rendered), _missing(plan))
+
+
+def _finished(job: Job) -> str | None:
+    """When a job's run was finished, by its manifest: in a clone too, where its files are not."""
+    return (job.run.manifest() or {}).get("finished")
+
+
+def _about(plan: list[Job], rendered: Rendered | None) -> str:
+    """n, seeds, runs and date of an artefact."""
+    parts = [rendered.n] if rendered is not None and rendered.n else []
+    dates = [date for job in plan if (date := _finished(job))]
+    seeds = sorted({job.seed for job in plan if job.method is not None and _finished(job)})
+    parts.append(f"{len(dates)} of {len(plan)} runs")
+    parts += [f"seeds {', '.join(map(str, seeds))}"] if seeds else []
+    parts += [f"last run {max(dates)[:10]}"] if dates else []
+    return " · ".join(parts)
+
+
+def _missing(plan: list[Job]) -> str:
+    names = [job.title for job in plan if not _finished(job)]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"Not run yet: {', '.join(names[:12])}{more}." if names else ""
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[Sequence[T]], Iterable[T]]]]:
+    """Bars on standard error, one for each name that is tracked; a single line where that is no terminal."""
+    console = Console(stderr=True)
+    said = console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def track(name: str) -> Callable[[Sequence[T]], Iterable[T]]:
+            def each(items: Sequence[T]) -> Iterable[T]:
+                nonlocal said
+                if not said:
+                    console.print("making estimates, then tables and figures", highlight=False)
+                    said = True
+                return progress.track(items, description=name)
+
+            return each
+
+        yield track
