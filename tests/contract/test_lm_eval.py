@@ -406,7 +406,8 @@ def evaluate_tasks(model_dir: Path, out: Path, **changes: Any) -> list[dict[str,
         **changes,
     }
     path = evaluate.run_eval(str(model_dir), options.pop("tasks", ["attnpo_testbed"]), out, **options)
-    assert [p.name for p in out.iterdir()] == ["samples.jsonl"]
+    # The responses that it resumes from stay until whoever keeps the samples needs them no more.
+    assert {p.name for p in out.iterdir()} == {"samples.jsonl", "responses"}
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
