@@ -130,7 +130,7 @@ def settle(figure: Figure) -> FigureCanvasAgg:
     """Lay the figure out once and for all, so that axes and texts have their places; its canvas."""
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # a placeholder would make each saving draw twice
     return canvas
 
 

@@ -61,7 +61,7 @@ class Sample:
         part.sums = {column: cut(sums) for column, sums in self.sums.items()}
         return part
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Columns that `means` can give, pass@k for each k up to the smallest number of responses included."""
         known = [column for column, sums in self.sums.items() if not np.isnan(sums).all()]
