@@ -84,7 +84,7 @@ def train(
     heads_file = None
     if loaded.method(method).needs_probe:
         needed = Run.at(results_dir, probe_spec(loaded))
-        heads_file = _need(needed, "heads.json", f"attnpo probe {_options(loaded)}")
+        heads_file = _need(needed, "heads.json", f"attnpo probe {loaded.option}")
 
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.training.run import run_training
@@ -130,7 +130,7 @@ def evaluate(
     if method not in BASES:
         target = loaded.method(method).target_length
         needed = Run.at(results_dir, train_spec(loaded, method, seed))
-        command = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
+        command = f"attnpo train {loaded.option} --method {method} --seed {seed}"
         model = str(_need(needed, "model/config.json", command).parent)
 
     def work(folder: Path) -> Iterable[Path]:
@@ -189,13 +189,13 @@ def study(
     responses, heads_file, models = Path(), None, {}
     if kind != "responses":
         needed = Run.at(results_dir, study_spec(loaded, "responses"))
-        responses = _need(needed, "responses.jsonl", f"attnpo study responses {_options(loaded)}")
+        responses = _need(needed, "responses.jsonl", f"attnpo study responses {loaded.option}")
     if "probe" in run.spec:
         needed = Run.at(results_dir, probe_spec(loaded))
-        heads_file = _need(needed, "heads.json", f"attnpo probe {_options(loaded)}")
+        heads_file = _need(needed, "heads.json", f"attnpo probe {loaded.option}")
     if method is not None:
         needed = Run.at(results_dir, train_spec(loaded, method, seed))
-        first = f"attnpo train {_options(loaded)} --method {method} --seed {seed}"
+        first = f"attnpo train {loaded.option} --method {method} --seed {seed}"
         models[loaded.train.steps] = _need(needed, "model/config.json", first).parent
         models |= {int(folder.name): folder for folder in (needed.folder / "snapshots").glob("[0-9]*")}
 
@@ -226,12 +226,12 @@ def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, r
         quick: the table of the runs made with --quick.
         results: folder of results; the checkout's results/ if not given.
     """
+    from attnpo.report import write_results
+
     loaded = load_profile(profile, quick)
     results_dir = _results_dir(loaded, results)
     _, plans = plan_command(loaded, artefact, None, results_dir)
-    from attnpo.report import write_results
-
-    write_results(loaded, artefact, plans, results_dir, _options(loaded))
+    write_results(loaded, artefact, plans, results_dir, loaded.option)
 
 
 def report(
@@ -319,7 +319,7 @@ def run(
         if artefact == "tune" and "eval" in finished:
             write_trials(loaded, results_dir)
         elif artefact == "all" or (artefact != "tune" and finished & set(RUNS_OF.get(artefact, ["eval"]))):
-            write_results(loaded, artefact, plans, results_dir, _options(loaded))
+            write_results(loaded, artefact, plans, results_dir, loaded.option)
     if not_done:
         raise AttnPOError(
             f"{len(not_done)} of {len(plan)} runs are missing ({', '.join(job.title for job in not_done)}); "
@@ -394,12 +394,6 @@ def _results_dir(profile: Profile, results: Path | None) -> Path:
     return (results or checkout_root() / "results").absolute() / profile.results_name
 
 
-def _options(profile: Profile) -> str:
-    """`--profile …` as one would type it: a profile's name, or its file's without the folders above it."""
-    known = profile.path.resolve().parent == (checkout_root() / "reproduce" / "profiles").resolve()
-    return f"--profile {profile.path.stem if known else profile.path.name}{' --quick' if profile.quick else ''}"
-
-
 def _need(run: Run, name: str, command: str) -> Path:
     if not (run.done() if name == "heads.json" else run.state() == "finished"):
         raise AttnPOError(f"{run.id} is not there yet; first: {command}")
@@ -413,7 +407,7 @@ def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], It
         return
     words = command.split()
     at = 3 if words[1] == "study" else 2
-    command = " ".join([*words[:at], _options(profile), *words[at:]])
+    command = " ".join([*words[:at], profile.option, *words[at:]])
     done = run.compute(command, work, {"profile": profile.name, "quick": profile.quick})
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
 

@@ -173,7 +173,7 @@ def intervention(bars: Sequence[Bar], path: Path, title: str = "") -> list[Path]
                 va="center",
                 fontsize=LABEL_SIZE,
             )
-            if bar.method == "base":
+            if bar.method == BASE:
                 axes.axvline(100 * bar.value, color=color, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
         axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
         axes.invert_yaxis()
@@ -198,10 +198,10 @@ def pareto(block: Block, path: Path, quick: bool = False, line: Line | None = No
     with mpl.rc_context(RC):
         shown = [(row.method, row.label, row.cells) for row in block.rows if row.cells is not None]
         title, many = f"{block.title}{' — QUICK RUN' if quick else ''}", len(shown) > _MANY
-        for _, label, cells in [row for row in shown if many and row[0] == "base"]:
+        for _, label, cells in [row for row in shown if many and row[0] == BASE]:
             accuracy = cells["accuracy"]
             title += f"\n({label}, not drawn: {100 * accuracy.value:.1f} %, {cells['tokens'].value:.1f} tokens)"
-        shown = [row for row in shown if not many or row[0] != "base"]
+        shown = [row for row in shown if not many or row[0] != BASE]
         height = 2.6 if not many else max(3.6, 0.25 * len(shown))
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()

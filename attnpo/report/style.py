@@ -15,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from attnpo.runs.settings import BASE
+
 WIDTH = 3.4
 """Inches: half a column of a two-column page."""
 
@@ -51,7 +53,7 @@ class Style(NamedTuple):
 
 
 HUES = {
-    "base": GREY,
+    BASE: GREY,
     "correctness only": "#E69F00",
     "relative to the group": "#0072B2",
     "limit or target": "#009E73",
@@ -71,7 +73,7 @@ _FAMILIES = {
     "other": ["oracle", "random_heads"],
 }
 STYLES = {
-    "base": Style(GREY, "s", (0, (4, 2))),
+    BASE: Style(GREY, "s", (0, (4, 2))),
     "attnpo": Style(HUES["attnpo"], "D", "-"),
     "pa_only": Style(HUES["attnpo"], "^", (0, (4, 1.5))),
     "na_only": Style(HUES["attnpo"], "v", (0, (1, 1))),

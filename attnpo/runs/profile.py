@@ -194,6 +194,12 @@ class Profile:
         return [name for name, section in self.methods.items() if section.reward == reward and not section.attnpo]
 
     @property
+    def option(self) -> str:
+        """`--profile …` as one would type it: the profile's name, or its file's without the folders above it."""
+        known = self.path.resolve().parent == (checkout_root() / "reproduce" / "profiles").resolve()
+        return f"--profile {self.path.stem if known else self.path.name}{' --quick' if self.quick else ''}"
+
+    @property
     def results_name(self) -> str:
         """Folder under results/: quick runs never mix with full ones."""
         return f"{self.name}-quick" if self.quick else self.name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attnpo.files import read_jsonl
 from attnpo.statistics.metrics import budgets_below
@@ -13,42 +14,44 @@ from attnpo.statistics.tables import curve_table, problem_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from attnpo.runs.store import Run
+
+Spec = Mapping[str, Any]
+"""What determines a run."""
 
 
-def _problems(run: Run) -> pd.DataFrame:
-    limit = run.spec.get("evaluate", {}).get("max_completion_tokens")
+def _problems(folder: Path, spec: Spec) -> pd.DataFrame:
+    limit = spec.get("evaluate", {}).get("max_completion_tokens")
     budgets = [] if limit is None else budgets_below(limit)
-    return problem_table([(run.spec["method"], run.spec["seed"], read_jsonl(run.folder / "samples.jsonl"))], budgets)
+    return problem_table([(spec["method"], spec["seed"], read_jsonl(folder / "samples.jsonl"))], budgets)
 
 
-def _curve(run: Run) -> pd.DataFrame:
-    return curve_table(run.spec["method"], run.spec["seed"], read_jsonl(run.folder / "log.jsonl"))
+def _curve(folder: Path, spec: Spec) -> pd.DataFrame:
+    return curve_table(spec["method"], spec["seed"], read_jsonl(folder / "log.jsonl"))
 
 
-def _rows(run: Run) -> pd.DataFrame:
+def _rows(folder: Path, spec: Spec) -> pd.DataFrame:
     """The rows of <kind>.json, with method and seed."""
     import pandas as pd
 
-    content = json.loads((run.folder / f"{run.spec['kind']}.json").read_text(encoding="utf-8"))
-    return pd.DataFrame([{key: run.spec.get(key) for key in ("method", "seed")} | row for row in content])
+    content = json.loads((folder / f"{spec['kind']}.json").read_text(encoding="utf-8"))
+    return pd.DataFrame([{key: spec.get(key) for key in ("method", "seed")} | row for row in content])
 
 
-def _answers(run: Run) -> pd.DataFrame:
+def _answers(folder: Path, spec: Spec) -> pd.DataFrame:
     """A row per (condition, problem) of the intervention: sums over its responses."""
     import pandas as pd
 
-    table = pd.DataFrame(read_jsonl(run.folder / "samples.jsonl")).assign(n=1).drop(columns="response")
+    table = pd.DataFrame(read_jsonl(folder / "samples.jsonl")).assign(n=1).drop(columns="response")
     return table.groupby(["condition", "problem_id"], sort=False).sum(numeric_only=True).reset_index()
 
 
 RECORD_FILE = "record.csv"
 
-RECORDS: dict[str, Callable[[Run], pd.DataFrame]] = {
+RECORDS: dict[str, Callable[[Path, Spec], pd.DataFrame]] = {
     "eval": _problems,
     "train": _curve,
     "ensemble": _rows,
     "stability": _rows,
     "intervention": _answers,
 }
-"""Kind of run -> what is kept of its raw files in its record: the rows of a derived table."""
+"""Kind of run -> its record, from its folder and its spec: rows of a derived table."""

@@ -184,7 +184,7 @@ class Run:
             outputs = list(work(self.folder))
             if read := RECORDS.get(str(self.spec.get("kind"))):
                 outputs.append(self.new / RECORD_FILE)
-                atomic_write_csv(outputs[-1], read(self))
+                atomic_write_csv(outputs[-1], read(self.folder, self.spec))
             attempt["device"] = device()  # torch is loaded by now: an accelerator shows
             for path in outputs:
                 to_disk(path)
