@@ -131,7 +131,9 @@ def finish(axes: Axes, title: str) -> None:
 def settle(figure: Figure) -> FigureCanvasAgg:
     """Lay the figure out once and for all, so that axes and texts have their places; its canvas."""
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
     figure.set_layout_engine(None)  # a placeholder would make each saving draw twice
     return canvas
 
