@@ -13,8 +13,8 @@ from attnpo.report.selection import read_derived
 from attnpo.report.style import Curve
 from attnpo.report.table import Block, Cell, Table, signed
 from attnpo.report.tables import build_table, labels_of, select, titles_of
-from attnpo.runs.derive import BASE
 from attnpo.runs.profile import Profile
+from attnpo.runs.settings import BASE
 from attnpo.statistics.estimates import AT_EQUAL_TOKENS
 from attnpo.statistics.metrics import Line, trade_off
 from attnpo.statistics.samples import shared_seeds

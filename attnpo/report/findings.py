@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from attnpo.report.selection import Selection
 from attnpo.report.table import Cell, signed
-from attnpo.runs.derive import BASE
 from attnpo.runs.profile import Profile
+from attnpo.runs.settings import BASE
 from attnpo.statistics.measures import REDUNDANT_SHARE
 
 _MOSTLY = 0.9  # share of the cut steps that must be redundant to call the cut redundant

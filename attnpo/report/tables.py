@@ -14,8 +14,8 @@ from attnpo.report.findings import findings, many_with_attnpo
 from attnpo.report.published import BENCHMARKS, PaperRow, PaperValue, Published, load_paper, published
 from attnpo.report.selection import Selection
 from attnpo.report.table import Block, Cell, Row, Table, value_and_half
-from attnpo.runs.derive import BASE
 from attnpo.runs.profile import Profile
+from attnpo.runs.settings import BASE
 from attnpo.statistics.measures import AES, MEASURES, TOKENS_RELATIVE, Measure
 
 _ALWAYS = ("accuracy", "tokens", "aes", "truncated", "missing_think_end")

@@ -11,16 +11,14 @@ from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_csv, atomic_write_text
 from attnpo.method.phrases import PHRASE_KINDS
 from attnpo.runs.plan import RUNS_OF, Job, all_jobs
-from attnpo.runs.profile import BASES, Profile
+from attnpo.runs.profile import Profile
 from attnpo.runs.records import RECORDS
+from attnpo.runs.settings import BASE
 from attnpo.runs.store import Run
 from attnpo.statistics.estimates import Question, Wanted, estimate_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-BASE = BASES[0]
-"""The untrained model."""
 
 CURVES = {
     "accuracy": "attnpo/group_accuracy",
