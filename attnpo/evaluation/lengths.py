@@ -7,7 +7,7 @@ Counts include the end-of-sequence token, as the completion lengths in training 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,14 +32,6 @@ def count_tokens(ids: Sequence[int], table: Sequence[bytes]) -> TokenCounts:
     """
     parts = split_at_think_end(ids, table)
     return TokenCounts(len(ids), parts.thinking, parts.answer)
-
-
-def cut_at_end(row: Sequence[int], end_ids: Collection[int]) -> tuple[list[int], str]:
-    """The sampled ids of a padded row, up to and including the first of `end_ids`, and "stop" or "length"."""
-    for position, token in enumerate(row):
-        if token in end_ids:
-            return list(row[: position + 1]), "stop"
-    return list(row), "length"
 
 
 class Generation(str):

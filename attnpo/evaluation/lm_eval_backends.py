@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation.lengths import Generation, bytes_table, count_tokens, cut_at_end
+from attnpo.evaluation.lengths import Generation, bytes_table, count_tokens
 from attnpo.method.steps import THINK_END
+from attnpo.sampling.sampler import cut_at_end
 
 logger = logging.getLogger(__name__)
 

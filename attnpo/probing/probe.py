@@ -20,12 +20,13 @@ from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.labels import Labeler, labeler_for
-from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
+from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import load_model, load_tokenizer
 from attnpo.sampling.sampler import prompt_ids, text_of
-from attnpo.sampling.store import Key, SampleFile
+from attnpo.sampling.settings import SamplingSection
+from attnpo.sampling.store import SampleFile
 from attnpo.testbed import load_problems
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def run_probe(
 
 def sample_responses(
     source: Source,
-    settings: ProbeSection | StudySection,
+    settings: SamplingSection,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     path: Path,
@@ -116,8 +117,7 @@ def sample_responses(
         a row for each response, in order of problem and number, with `problem_id`, `correct`, `prompt_ids` and
         `response_ids`.
     """
-    turns = [problem.id for problem in problems for _ in range(settings.samples)]
-    keys: list[Key] = [(problem.id, k) for problem in problems for k in range(settings.samples)]
+    keys = [(problem.id, k) for problem in problems for k in range(settings.samples)]
     prompts = prompt_ids(tokenizer, [problem.text for problem in problems])
     prompt_of = {problem.id: prompt for problem, prompt in zip(problems, prompts, strict=True)}
     answer_of = {problem.id: problem.answer for problem in problems}
@@ -130,8 +130,8 @@ def sample_responses(
                 file.fill(
                     sampler,
                     keys,
-                    [prompt_of[id] for id in turns],
-                    [seed * 1_000_003 + turn for turn in range(len(turns))],
+                    [prompt_of[id] for id, _ in keys],
+                    [seed * 1_000_003 + turn for turn in range(len(keys))],
                     temperature=settings.temperature,
                     max_new_tokens=settings.max_completion_tokens,
                 )

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from attnpo.sampling.settings import SamplingSection
 from attnpo.schema import STRICT, Count, Index, Positive, Share
 
 HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1)]
 """Heads as [layer, head], both from 0."""
-Backend = Literal["hf", "vllm"]
-"""As `attnpo.sampling.backends.Backend`, which would load torch."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -40,20 +39,11 @@ class StepsSection:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ProbeSection:
+class ProbeSection(SamplingSection):
     """How Key-Focus Heads are found: sample responses, label their steps, score them, rank the heads."""
 
     split: str = "train"
-    problems: Count
-    """Problems sampled from `split`."""
-    samples: Count
-    """Responses per problem."""
-    temperature: Positive = 1.0
-    max_completion_tokens: Count
-    batch_size: Count = 128
-    """Responses generated at once; vLLM fills its batches by itself."""
-    backend: Backend = "hf"
-    """What samples: `hf`, transformers, or `vllm`."""
+    """Problems to sample."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000
@@ -61,19 +51,11 @@ class ProbeSection:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class StudySection:
+class StudySection(SamplingSection):
     """Studies of the heads of the untrained model, on responses of its own: see `attnpo.probing.studies`."""
 
     split: str = "validation"
     """Problems to sample. Those of the probe chose the heads, so others are better here."""
-    problems: Count
-    samples: Count
-    """Responses per problem."""
-    temperature: Positive = 1.0
-    max_completion_tokens: Count
-    batch_size: Count = 128
-    backend: Backend = "hf"
-    """What samples responses and answers: `hf`, transformers, or `vllm`."""
     heads: Literal["top"] | HeadList = "top"
     """Key-Focus Heads: `top`, the probe's best `probe.heads`, or a list of [layer, head], both from 0."""
     ensemble: Count = 8

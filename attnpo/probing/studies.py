@@ -40,8 +40,8 @@ from attnpo.probing.probe import (
 from attnpo.probing.settings import Source, StepsSection, StudySection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
-from attnpo.sampling.models import load_model, load_tokenizer
-from attnpo.sampling.sampler import free_memory, text_of
+from attnpo.sampling.models import free_memory, load_model, load_tokenizer
+from attnpo.sampling.sampler import text_of
 from attnpo.sampling.store import Key, SampleFile
 from attnpo.statistics.bootstrap import Estimate, bootstrap
 from attnpo.testbed import load_problems

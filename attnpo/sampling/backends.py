@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from attnpo.errors import AttnPOError
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import Sampler
+from attnpo.sampling.settings import Backend
 from attnpo.sampling.transformers import TransformersSampler
 from attnpo.sampling.vllm import VLLMSampler
-
-Backend = Literal["hf", "vllm"]
-"""`hf`: transformers, a batch at a time; `vllm`: vLLM's offline engine on the same machine."""
 
 
 def make_sampler(

@@ -1,7 +1,8 @@
-"""Load the model and the tokenizer that a profile names."""
+"""Load the model and the tokenizer that a profile names, and give the memory of models back."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -76,3 +77,10 @@ def state_dtype(folder: Path, dtype: torch.dtype) -> None:
 def _not_loaded(model: str, error: Exception) -> AttnPOError:
     reason = str(error).splitlines()[0]
     return AttnPOError(f"model {model!r} could not be loaded ({reason}); check name, path and network")
+
+
+def free_memory() -> None:
+    """Give the memory of models that nothing refers to any more back to the GPU."""
+    gc.collect()  # models hold themselves in cycles of references
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

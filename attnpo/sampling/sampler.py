@@ -5,12 +5,11 @@ There are two samplers, `attnpo.sampling.transformers` and `attnpo.sampling.vllm
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
-import torch
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Sample(NamedTuple):
@@ -59,9 +58,11 @@ class Sampler(Protocol):
         """Give back the memory of the model; the sampler is of no use any more."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: Any) -> None: ...
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -80,8 +81,9 @@ def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def free_memory() -> None:
-    """Give the memory of models that nothing refers to any more back to the GPU."""
-    gc.collect()  # models hold themselves in cycles of references
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+def cut_at_end(row: Sequence[int], end_ids: Collection[int]) -> Sample:
+    """The response in a row that is padded behind it: the ids up to and including the first of `end_ids`."""
+    for position, token in enumerate(row):
+        if token in end_ids:
+            return Sample(list(row[: position + 1]), "stop")
+    return Sample(list(row), "length")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.sampling.sampler import Sample, free_memory
+from attnpo.sampling.models import free_memory
+from attnpo.sampling.sampler import Sample, Sampler, cut_at_end
 
 
-class TransformersSampler:
-    """`attnpo.sampling.sampler.Sampler` on a loaded model; its `unit` is the batch.
+class TransformersSampler(Sampler):
+    """A sampler on a loaded model; its `unit` is the batch.
 
     Args:
         model: is put into evaluation mode.
@@ -58,12 +59,6 @@ class TransformersSampler:
         """Let go of the model; its memory is free if nobody else holds it."""
         self.model = None
         free_memory()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
 
 
 @torch.no_grad()
@@ -109,7 +104,7 @@ def sample(
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
         )
-    return [_until_end(row, ends) for row in output[:, ids.shape[1] :].tolist()]
+    return [cut_at_end(row, ends) for row in output[:, ids.shape[1] :].tolist()]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -118,10 +113,3 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     if isinstance(configured, list):
         return sorted(configured)
     return sorted({token for token in (configured, tokenizer.eos_token_id) if token is not None})
-
-
-def _until_end(row: list[int], ends: Sequence[int]) -> Sample:
-    for place, token in enumerate(row):
-        if token in ends:
-            return Sample(row[: place + 1], "stop")
-    return Sample(row, "length")

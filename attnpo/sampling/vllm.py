@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from attnpo.errors import AttnPOError
-from attnpo.sampling.models import checkpoint_dtype
-from attnpo.sampling.sampler import Sample, free_memory
+from attnpo.sampling.models import checkpoint_dtype, free_memory
+from attnpo.sampling.sampler import Sample, Sampler
 from attnpo.testbed import model_path
 
 OLDEST = "0.22.0"
@@ -23,9 +23,9 @@ _IN_FLIGHT = 2048
 """Requests that the engine holds at once: more than it decodes side by side, so that it never runs dry."""
 
 
-class VLLMSampler:
-    """`attnpo.sampling.sampler.Sampler` on vLLM. Each response is a `unit` of its own: its seed alone decides it, up to
-    the rounding of a batch with other neighbours.
+class VLLMSampler(Sampler):
+    """A sampler on vLLM. Each response is a `unit` of its own: its seed alone decides it, up to the rounding of a batch
+    with other neighbours.
 
     The engine starts with the first call of `sample` that has something to do. An end token that a response is ended
     by is the model's, by vLLM's reading of its generation config, and stays in the ids.
@@ -121,12 +121,6 @@ class VLLMSampler:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
             free_memory()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
 
 
 def _finish(reason: str) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from attnpo.evaluation.lengths import Generation, TokenCounts, count_response, count_tokens, cut_at_end
+from attnpo.evaluation.lengths import Generation, TokenCounts, count_response, count_tokens
 from attnpo.evaluation.responses import describe, judge, mean_of_pairs, number_of_responses, summarise
 from attnpo.grading.grade import Grade
 from attnpo.grading.math import Grader
@@ -47,20 +47,6 @@ def test_parts_never_exceed_the_total(ids: list[int]) -> None:
     assert total == len(ids)
     assert thinking + answer <= total
     assert (thinking == total) == (b"</think>" not in b"".join(TABLE[i] for i in ids if i < 10))
-
-
-@pytest.mark.parametrize(
-    ("row", "ids", "finish"),
-    [
-        ([1, 2, 9, 0, 0], [1, 2, 9], "stop"),
-        ([1, 2, 3], [1, 2, 3], "length"),
-        ([9, 9, 9], [9], "stop"),  # padding is the end token itself
-        ([1, 8, 9], [1, 8], "stop"),  # a model with two end tokens
-        ([0, 1, 9], [0, 1, 9], "stop"),  # a sampled padding token was generated, so it counts
-    ],
-)
-def test_cut_at_end(row: list[int], ids: list[int], finish: str) -> None:
-    assert cut_at_end(row, {8, 9}) == (ids, finish)
 
 
 def test_a_generation_is_a_string_that_survives_pickle_and_json() -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from attnpo.errors import AttnPOError
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import prompt_ids, text_of
+from attnpo.sampling.sampler import cut_at_end, prompt_ids, text_of
 from attnpo.sampling.transformers import TransformersSampler, end_tokens, sample
 from attnpo.testbed import EMBEDDED, problems
 
@@ -113,3 +113,17 @@ def test_text_keeps_think_tags_and_drops_what_ends_it(loaded: Any) -> None:
     ids = tokenizer("So 1 + 1 = 2.\n</think>\n2", add_special_tokens=False)["input_ids"]
     assert text_of([*ids, END, tokenizer.pad_token_id, tokenizer.pad_token_id], tokenizer) == text_of(ids, tokenizer)
     assert "</think>" in text_of(ids, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("row", "ids", "finish"),
+    [
+        ([1, 2, 9, 0, 0], [1, 2, 9], "stop"),
+        ([1, 2, 3], [1, 2, 3], "length"),
+        ([9, 9, 9], [9], "stop"),  # padding is the end token itself
+        ([1, 8, 9], [1, 8], "stop"),  # a model with two end tokens
+        ([0, 1, 9], [0, 1, 9], "stop"),  # a sampled padding token was generated, so it counts
+    ],
+)
+def test_cut_at_end(row: list[int], ids: list[int], finish: str) -> None:
+    assert cut_at_end(row, {8, 9}) == (ids, finish)
