@@ -307,29 +307,32 @@ def difference(a: Sample, b: Sample, model: Any) -> dict[str, Any]:
     for name, sample in (("hf", a), ("other", b)):
         case[name] = {key: sample[key] for key in ("tokens", "finish", "text")}
     if b["ids"] is not None and a["ids"] != b["ids"]:
-        paired = enumerate(zip(a["ids"], b["ids"], strict=False))
-        place = next((i for i, (x, y) in paired if x != y), None)
+        tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
+        place, margin = parting(a["ids"], b["ids"], problem_prompt(a["problem"], tokenizer), model)
         if place is not None:
-            tokenizer = AutoTokenizer.from_pretrained(model.config._name_or_path)
-            task, problem = a["problem"].split(" ", 1)
-            prompt = prompt_ids(task, problem, tokenizer)
-            with torch.no_grad():
-                logits = model(torch.tensor([prompt + a["ids"][:place]])).logits[0, -1]
             case["first_difference"] = place
             case["tokens_there"] = tokenizer.convert_ids_to_tokens([a["ids"][place], b["ids"][place]])
-            case["margin"] = (logits[a["ids"][place]] - logits[b["ids"][place]]).item()
+            case["margin"] = margin
     return case
 
 
-def prompt_ids(task: str, problem: str, tokenizer: Any) -> list[int]:
-    """The ids of a testbed problem's prompt."""
+def parting(a: list[int], b: list[int], prompt: list[int], model: Any) -> tuple[int | None, float | None]:
+    """Where two responses part, and by how much the logits prefer the token of `a` there; None if they do not."""
+    place = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    if place is None:
+        return None, None
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + a[:place]])).logits[0, -1]
+    return place, float(logits[a[place]] - logits[b[place]])
+
+
+def problem_prompt(asked: str, tokenizer: Any) -> list[int]:
+    """The ids of the prompt of a task and a testbed problem."""
+    from attnpo.sampling.sampler import prompt_ids
     from attnpo.testbed import problems
 
-    (text,) = (p.text for p in problems.load(task.rsplit("_", 1)[1]) if p.id == problem)
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-    )
-    return tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    task, problem = asked.split(" ", 1)
+    return prompt_ids(tokenizer, [p.text for p in problems.load(task.rsplit("_", 1)[1]) if p.id == problem])[0]
 
 
 def check(samples: list[Sample], end: int, budget: int) -> dict[str, Any]:
@@ -372,7 +375,7 @@ def versions() -> dict[str, Any]:
     """Of what the numbers depend on."""
     from importlib.metadata import version
 
-    return {**package_versions(), **{name: version(name) for name in ("vllm", "tokenizers")}}
+    return {**package_versions(), "vllm": version("vllm")}
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vllm_parity import ROOT, TIE, versions, widened_copy  # sets the environment of vLLM's CPU engine
+from vllm_parity import ROOT, TIE, parting, versions, widened_copy  # sets the environment of vLLM's CPU engine
 
 import torch  # isort: skip
 from transformers import AutoModelForCausalLM
@@ -130,19 +130,11 @@ def against(ours: list[Sample], theirs: list[Sample], prompts: list[list[int]], 
         "stop": sum(a.finish == "stop" for a in ours),
         "length": sum(a.finish == "length" for a in ours),
         "differing": [
-            {"prompt": i, "margin": margin(a, b, prompts[i], model)} for i, (a, b) in enumerate(pairs) if a != b
+            {"prompt": i, "margin": parting(a.ids, b.ids, prompts[i], model)[1]}
+            for i, (a, b) in enumerate(pairs)
+            if a != b
         ],
     }
-
-
-def margin(a: Sample, b: Sample, prompt: list[int], model: Any) -> float | None:
-    """By how much the logits prefer the first token of `a` that `b` has another one for; None if there is none."""
-    place = next((i for i, (x, y) in enumerate(zip(a.ids, b.ids, strict=False)) if x != y), None)
-    if place is None:
-        return None
-    with torch.no_grad():
-        logits = model(torch.tensor([prompt + a.ids[:place]])).logits[0, -1]
-    return float(logits[a.ids[place]] - logits[b.ids[place]])
 
 
 def by_seed(sampler: Sampler, prompts: list[list[int]]) -> dict[str, Any]:
