@@ -59,7 +59,7 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         (folder / "figures").mkdir(exist_ok=True)
         return [path, *heads_heatmap(HeadRanking.load(path), folder / "figures" / "heads")]
 
-    _compute(loaded, run, "attnpo probe", work)
+    _compute(loaded, run, f"attnpo probe {loaded.option}", work)
 
 
 def train(
@@ -83,8 +83,7 @@ def train(
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
     if loaded.method(method).needs_probe:
-        needed = Run.at(results_dir, probe_spec(loaded))
-        heads_file = _need(needed, "heads.json", f"attnpo probe {loaded.option}")
+        heads_file = _heads_file(loaded, results_dir)
 
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.training.run import run_training
@@ -94,7 +93,7 @@ def train(
         models = [p for name in ("model", "snapshots") for p in (folder / name).rglob("*") if p.is_file()]
         return [folder / "log.jsonl", *models]
 
-    _compute(loaded, run, f"attnpo train --method {method} --seed {seed}", work)
+    _compute(loaded, run, f"attnpo train {loaded.option} --method {method} --seed {seed}", work)
 
 
 def evaluate(
@@ -129,9 +128,7 @@ def evaluate(
     model, target = model_path(loaded.model), None
     if method not in BASES:
         target = loaded.method(method).target_length
-        needed = Run.at(results_dir, train_spec(loaded, method, seed))
-        command = f"attnpo train {loaded.option} --method {method} --seed {seed}"
-        model = str(_need(needed, "model/config.json", command).parent)
+        model = str(_trained_model(loaded, results_dir, method, seed))
 
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.evaluation.evaluate import run_eval
@@ -154,7 +151,7 @@ def evaluate(
         )
         return [folder / "samples.jsonl"]
 
-    words = f"attnpo eval --method {method} --seed {seed}"
+    words = f"attnpo eval {loaded.option} --method {method} --seed {seed}"
     words += " --confirm-run-unsafe-code" if confirm_run_unsafe_code else ""
     _compute(loaded, run, words if artefact is None else f"{words} --artefact {artefact}", work)
 
@@ -184,20 +181,18 @@ def study(
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
     run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
-    command = f"attnpo study {kind}"
+    command = f"attnpo study {kind} {loaded.option}"
     command += "" if method is None else f" --method {method} --seed {seed}"
     responses, heads_file, models = Path(), None, {}
     if kind != "responses":
         needed = Run.at(results_dir, study_spec(loaded, "responses"))
         responses = _need(needed, "responses.jsonl", f"attnpo study responses {loaded.option}")
     if "probe" in run.spec:
-        needed = Run.at(results_dir, probe_spec(loaded))
-        heads_file = _need(needed, "heads.json", f"attnpo probe {loaded.option}")
+        heads_file = _heads_file(loaded, results_dir)
     if method is not None:
-        needed = Run.at(results_dir, train_spec(loaded, method, seed))
-        first = f"attnpo train {loaded.option} --method {method} --seed {seed}"
-        models[loaded.train.steps] = _need(needed, "model/config.json", first).parent
-        models |= {int(folder.name): folder for folder in (needed.folder / "snapshots").glob("[0-9]*")}
+        last = _trained_model(loaded, results_dir, method, seed)
+        models[loaded.train.steps] = last
+        models |= {int(folder.name): folder for folder in (last.parent / "snapshots").glob("[0-9]*")}
 
     def work(folder: Path) -> Iterable[Path]:
         from attnpo.probing import studies
@@ -400,14 +395,20 @@ def _need(run: Run, name: str, command: str) -> Path:
     return run.folder / name
 
 
+def _heads_file(profile: Profile, results_dir: Path) -> Path:
+    return _need(Run.at(results_dir, probe_spec(profile)), "heads.json", f"attnpo probe {profile.option}")
+
+
+def _trained_model(profile: Profile, results_dir: Path, method: str, seed: int) -> Path:
+    command = f"attnpo train {profile.option} --method {method} --seed {seed}"
+    return _need(Run.at(results_dir, train_spec(profile, method, seed)), "model/config.json", command).parent
+
+
 def _compute(profile: Profile, run: Run, command: str, work: Callable[[Path], Iterable[Path]]) -> None:
     if int(os.environ.get("RANK", "0")) > 0:  # one process of several: the first keeps lock and manifest
         if run.state() != "finished":
             list(work(run.folder))
         return
-    words = command.split()
-    at = 3 if words[1] == "study" else 2
-    command = " ".join([*words[:at], profile.option, *words[at:]])
     done = run.compute(command, work, {"profile": profile.name, "quick": profile.quick})
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
 

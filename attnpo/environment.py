@@ -33,11 +33,12 @@ def git_state() -> dict[str, Any]:
 
     Both are None where there is no git checkout.
     """
-    root = PACKAGE_PARENT
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(PACKAGE_PARENT), *arguments], capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()

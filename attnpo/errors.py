@@ -9,4 +9,4 @@ class AttnPOError(ValueError):
 
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its name if it says nothing: for a message of one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+PATHS = [str(ROOT), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
 HOOK = (ROOT / "tasks" / "attnpo_lm_eval.pth").read_text(encoding="utf-8")
 KINDS = {"without": ("", ""), "off": (HOOK, "1"), "on": (HOOK, "")}
 TARGETS = {"python": "", "lm_eval": "import lm_eval.tasks", "lm_eval.evaluator": "import lm_eval.evaluator"}
@@ -58,8 +59,7 @@ print(json.dumps([sum(spent), time.perf_counter() - begin]))
 
 def inside() -> float:
     """The hook's share of the wall time of importing lm-eval's tasks."""
-    paths = [str(ROOT), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
-    code = f"import os, sys; sys.path += {paths!r}\nHOOK = {HOOK!r}\n{INSIDE}"
+    code = f"import os, sys; sys.path += {PATHS!r}\nHOOK = {HOOK!r}\n{INSIDE}"
     environment = {**ENVIRONMENT, "ATTNPO_NO_LM_EVAL_HOOK": ""}
     done = subprocess.run([sys.executable, "-S", "-c", code], env=environment, check=True, capture_output=True)
     spent, total = json.loads(done.stdout)
@@ -69,8 +69,7 @@ def inside() -> float:
 def measure(kind: str, target: str) -> tuple[float, float]:
     """Processor and wall seconds of one process."""
     hook, switch = KINDS[kind]
-    paths = [str(ROOT), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
-    code = f"import os, sys; sys.path += {paths!r}\n{hook}\n{TARGETS[target]}"  # site imports os
+    code = f"import os, sys; sys.path += {PATHS!r}\n{hook}\n{TARGETS[target]}"  # site imports os
     environment = {**ENVIRONMENT, "ATTNPO_NO_LM_EVAL_HOOK": switch}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-S", "-c", code], env=environment, check=True, capture_output=True)

@@ -55,7 +55,7 @@ def main(name: str) -> None:
     labels, bases = [], []
     for item, (prompt, ids, _), steps, _ in labelled:
         assert isinstance(item, ChainProblem)
-        labels.append(oracle.label_steps(item, [steps.text[s.start : s.end] for s in steps.steps]))
+        labels.append(oracle.label_steps(item, steps.texts))
         bases.append(baseline_score(1.0, steps.answer[1] - steps.answer[0], len(prompt) + len(ids)))
     assert not any(score.isnan().any() for score in scores)  # no step of the testbed is without tokens
 

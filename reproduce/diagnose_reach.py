@@ -53,7 +53,7 @@ def prefixes(
     steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
     if steps is None or not isinstance(item, ChainProblem):
         return {}
-    labels = oracle.label_steps(item, [steps.text[s.start : s.end] for s in steps.steps])
+    labels = oracle.label_steps(item, steps.texts)
     found: dict[int, tuple[list[int], list[int]]] = {}
     for k, label in enumerate(labels):
         if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == item.chain:

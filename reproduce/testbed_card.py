@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from attnpo.grading.math import Grader
-from attnpo.method.steps import split_steps, thinking_part
+from attnpo.method.steps import split_steps, step_texts, thinking_part
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.runs.profile import load_profile
@@ -37,7 +37,7 @@ def main() -> None:
                 grades = grader.grade(texts, [p.answer for p in batch])
                 for problem, response, text, grade in zip(batch, responses, texts, grades, strict=True):
                     thinking = thinking_part(text)
-                    steps = [thinking[s.start : s.end] for s in split_steps(thinking, "corrected", 1, 1)]
+                    steps = step_texts(thinking, split_steps(thinking, "corrected", 1, 1))
                     counts = oracle.count_steps(problem, steps)
                     row = (split, problem, grade.correct, len(response.ids), counts["essential"], counts["redundant"])
                     rows.append(row)

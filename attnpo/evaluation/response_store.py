@@ -110,7 +110,7 @@ class Store:
         self._held.close()
 
 
-_FIELDS = {"key", "chunk", "task", "doc", "k", "prompt", "text"}
+_FIELDS = {*Stored._fields, "chunk"}
 """Of a line; all others are attributes of the response."""
 
 

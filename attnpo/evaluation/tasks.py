@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,13 @@ def _task_configs() -> Iterator[dict[str, Any]]:
 
 
 def _read(path: Path) -> Any:
-    """A YAML file of lm-eval, with `!function` read as text."""
+    """A YAML file of lm-eval, with `!function` read as text. It is parsed again only if the file has changed."""
+    found = path.stat()
+    return _parsed(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _parsed(path: Path, size: int, changed: int) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -11,11 +11,11 @@ Extraction, comparison and limits follow LiveCodeBench's own harness (github.com
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
 
+from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.grading.grade import Grade, answer_part, no_answer_reason
 from attnpo.grading.sandbox import Sandbox
@@ -134,7 +134,7 @@ def grade(
             grades.append(Grade(word == "passed", word == "no_code", code or None, word))
         return grades
 
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         futures = [pool.submit(serve, *pair) for pair in zip(responses, tests, strict=True)]
         try:
             return [future.result() for future in futures]

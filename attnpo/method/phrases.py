@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnpo.method.steps import PHRASE_SETS, PhraseSet, unmerged_steps
+from attnpo.method.steps import PhraseSet, phrase_set, unmerged_steps
 
 PHRASE_KINDS = {"doubt": "doubt", "branch": "branch", "summary": "backward"}
 """Kind of phrase that is counted, and the field of `attnpo.method.steps.PhraseSet` that lists it."""
@@ -19,6 +19,6 @@ def phrase_counts(thinking: str, phrases: str | PhraseSet = "corrected") -> dict
         AttnPOError: an unknown phrase set.
     """
     triggers = [step.trigger for step in unmerged_steps(thinking, phrases)]
-    listed = phrases if isinstance(phrases, PhraseSet) else PHRASE_SETS[phrases]
-    kinds = {kind: set(getattr(listed, field)) for kind, field in PHRASE_KINDS.items()}
+    chosen = phrase_set(phrases)
+    kinds = {kind: set(getattr(chosen, field)) for kind, field in PHRASE_KINDS.items()}
     return {kind: sum(trigger in members for trigger in triggers) for kind, members in kinds.items()}

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from attnpo.errors import AttnPOError
 
-Head = tuple[int, int]  # (layer, head), both from 0
-
 
 class StepRankingAccuracy(NamedTuple):
     """Step Ranking Accuracy (SRA) of H heads."""

@@ -20,6 +20,11 @@ class Response(NamedTuple):
     steps: TokenSteps | None
     """From `attnpo.method.steps.align_steps` on `ids`; None scores nothing: a turn without work."""
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of prompt and response."""
+        return len(self.prompt_ids) + len(self.ids)
+
 
 def in_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Places of N sequences, the shortest first, in batches of at most `tokens` tokens, padding included.
@@ -54,7 +59,7 @@ def score_batch(
     Raises:
         AttnPOError: a head that the model lacks.
     """
-    width = max(len(r.prompt_ids) + len(r.ids) for r in batch)
+    width = max(r.n_tokens for r in batch)
     device = device or next(model.parameters()).device
     ids, mask = torch.zeros(2, len(batch), width, dtype=torch.long, device=device)
     queries = torch.zeros_like(ids, dtype=torch.bool)

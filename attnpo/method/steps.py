@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from functools import cache
@@ -117,7 +117,7 @@ def unmerged_steps(thinking: str, phrases: str | PhraseSet = "corrected") -> lis
 
     Raises AttnPOError for an unknown phrase set.
     """
-    pattern, kinds = _matcher(_phrase_set(phrases))
+    pattern, kinds = _matcher(phrase_set(phrases))
     if not thinking:
         return []
     opened: list[tuple[int, StepKind, str | None]] = [(0, StepKind.FORWARD, None)]
@@ -198,7 +198,12 @@ def _merge_move(
     return right if is_lone and right is _Move.RIGHT else left
 
 
-def _phrase_set(phrases: str | PhraseSet) -> PhraseSet:
+def phrase_set(phrases: str | PhraseSet) -> PhraseSet:
+    """The phrase set of this name; one that is given as such is taken as it is.
+
+    Raises:
+        AttnPOError: there is none of this name.
+    """
     if isinstance(phrases, PhraseSet):
         return phrases
     if phrases not in PHRASE_SETS:
@@ -248,6 +253,11 @@ def split_at_think_end(ids: Sequence[int], table: Sequence[bytes]) -> ThinkingAn
     return ThinkingAndAnswer(raw, ends, raw.count(THINK_END.encode()), tag_start, thinking, answer)
 
 
+def step_texts(text: str, steps: Iterable[Step]) -> list[str]:
+    """The text of each of the steps of `text`."""
+    return [text[step.start : step.end] for step in steps]
+
+
 class TokenSteps(NamedTuple):
     """Steps of one response on its T sampled token ids.
 
@@ -262,6 +272,11 @@ class TokenSteps(NamedTuple):
     thinking: tuple[int, int]
     answer: tuple[int, int]
     text: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each step."""
+        return step_texts(self.text, self.steps)
 
 
 def align_steps(

@@ -17,7 +17,8 @@ from attnpo.files import atomic_write_text
 from attnpo.schema import STRICT, Index, Share, build
 
 if TYPE_CHECKING:
-    from attnpo.method.ranking import Head, StepRankingAccuracy
+    from attnpo.method.attention import Head
+    from attnpo.method.ranking import StepRankingAccuracy
 
 _REMEDY = "write it again with `attnpo probe`"
 

@@ -174,10 +174,10 @@ def label_responses(
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
         if steps is None:
             continue
-        essential = torch.tensor(label(item, [steps.text[s.start : s.end] for s in steps.steps]))
+        essential = torch.tensor(label(item, steps.texts))
         if essential.any() and not essential.all():
             chosen.append(Labelled(item, Response(prompt, ids, steps), steps, essential))
-    return sorted(chosen, key=lambda row: len(row.response.prompt_ids) + len(row.response.ids))
+    return sorted(chosen, key=lambda row: row.response.n_tokens)
 
 
 def score_all(model: PreTrainedModel, responses: Sequence[Response]) -> list[torch.Tensor]:

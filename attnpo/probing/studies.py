@@ -277,14 +277,13 @@ def with_steps(
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
         if steps is None or len(steps.steps) < 2 or steps.answer[0] == steps.answer[1]:
             continue
-        texts = [steps.text[s.start : s.end] for s in steps.steps]
-        rows.append(Studied(number, item, Response(prompt, ids, steps), texts, correct))
+        rows.append(Studied(number, item, Response(prompt, ids, steps), steps.texts, correct))
     if not rows:
         raise AttnPOError(
             f"none of {len(responses)} responses has an answer and two steps; raise study.problems or "
             "study.max_completion_tokens, or check steps.phrases and steps.min_chars"
         )
-    return sorted(rows, key=lambda row: len(row.response.prompt_ids) + len(row.response.ids))
+    return sorted(rows, key=lambda row: row.response.n_tokens)
 
 
 class Shortened(NamedTuple):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError, first_line
-from attnpo.files import json_lines
+from attnpo.files import atomic_write_bytes, json_lines
 from attnpo.problems.choice import LETTERS
 from attnpo.problems.problem import Problem
 
@@ -311,6 +311,11 @@ def _problem(name: str, row: Any, place: str) -> Problem:
     return Problem(identity, text, answer, choices=tuple(choices), subject=subject)
 
 
+def _own_folder(name: str) -> str:
+    """The remedy that always helps."""
+    return f"set {DATA_VARIABLE} to a folder with {name}.jsonl ({_columns(name)})"
+
+
 def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
     """A file of a data set on the hub, from the hub's cache or downloaded to it. Its commit is logged.
 
@@ -326,18 +331,17 @@ def hub_file(name: str, repository: str, file: str, revision: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError
 
-    folder = f"set {DATA_VARIABLE} to a folder with {name}.jsonl ({_columns(name)})"
     try:
         path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
     except GatedRepoError as error:
         raise AttnPOError(
             f"{name}: {repository} is gated: accept its terms at https://huggingface.co/datasets/{repository}, then "
-            f"run `hf auth login` or set HF_TOKEN; or {folder}"
+            f"run `hf auth login` or set HF_TOKEN; or {_own_folder(name)}"
         ) from error
     except (OSError, ValueError) as error:
         raise AttnPOError(
             f"{name}: {repository} (revision {revision}, {file}) is neither in the hub's cache nor within reach "
-            f"({first_line(error)}); {folder}, or run once where the hub is within reach"
+            f"({first_line(error)}); {_own_folder(name)}, or run once where the hub is within reach"
         ) from error
     # <cache>/datasets--<owner>--<name>/snapshots/<commit>/<file>
     logger.info("%s: %s at commit %s", name, repository, path.parents[len(Path(file).parts) - 1].name)
@@ -349,7 +353,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, list[Problem]]:
     if hub is None:
         raise AttnPOError(
             f"{name} has no counterpart on the hub: it is the authors' choice of problems; leave out source=hub, or "
-            f"set {DATA_VARIABLE} to a folder with {name}.jsonl ({_columns(name)})"
+            f"{_own_folder(name)}"
         )
     path = hub_file(name, hub.repository, hub.file, revision or hub.revision)
     problems: dict[str, Problem] = {}
@@ -385,22 +389,16 @@ def _published_file(name: str) -> Path:
         content = _download(url)
     except (OSError, http.client.HTTPException) as error:
         raise AttnPOError(
-            f"{name} is neither here nor within reach ({url}: {first_line(error)}); set {DATA_VARIABLE} to a folder "
-            f"with {name}.jsonl (id, problem, answer), or put the published file at {path}"
+            f"{name} is neither here nor within reach ({url}: {first_line(error)}); {_own_folder(name)}, "
+            f"or put the published file at {path}"
         ) from error
     if not _is(content, sha256):
         raise AttnPOError(
             f"{name}: {url} has SHA-256 {hashlib.sha256(content).hexdigest()}, not {sha256}, and is not used; try "
-            f"again, or set {DATA_VARIABLE} to a folder with {name}.jsonl (id, problem, answer)"
+            f"again, or {_own_folder(name)}"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic_write_bytes(path, content)
     except OSError as error:
         raise AttnPOError(f"{path} cannot be written ({first_line(error)}); set {CACHE_VARIABLE}") from error
     return path

@@ -179,12 +179,12 @@ def _beside(size: str, blocks: Sequence[Block], conditions: Mapping[str, Any]) -
     """Published values that may stand beside these blocks, with the measured ones in the same grid."""
     found: list[Published] = []
     settings = dict.fromkeys((c.budget, c.temperature) for c in conditions.values())
+    paper = load_paper(checkout_root() / "results" / "paper")
     for budget, temperature in settings:
         tasks = [t for t, c in conditions.items() if (c.budget, c.temperature) == (budget, temperature)]
         here = [
             b for b in blocks if not b.differences and b.task in BENCHMARKS and (b.task in tasks or len(settings) == 1)
         ]
-        paper = load_paper(checkout_root() / "results" / "paper")
         for part in published(paper, size, [*tasks, *(b.task for b in here)], budget, temperature):
             found.append(beside(part, here))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ def draw_pareto(profile: Profile, results_dir: Path) -> Rendered:
             path = results_dir / "figures" / ("pareto" if i == 0 else f"pareto_{block.task}")
             line, words = describe_trade_off(profile, block)
             caption = f"Accuracy against tokens: {block.title}.{words}"
-            made.append((figures.pareto(block, path, profile.quick, line)[0], caption))
+            made.append((figures.pareto(replace(block, title=quick(profile, block.title)), path, line)[0], caption))
     return Rendered([], some(made, "no evaluation is finished"), responses_behind(table))
 
 

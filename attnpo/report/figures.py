@@ -184,20 +184,19 @@ def intervention(bars: Sequence[Bar], path: Path, title: str = "") -> list[Path]
     return save(figure, path)
 
 
-def pareto(block: Block, path: Path, quick: bool = False, line: Line | None = None) -> list[Path]:
+def pareto(block: Block, path: Path, line: Line | None = None) -> list[Path]:
     """Accuracy (percent) against tokens a response, with both intervals; readable at half a column.
 
     Args:
         block: a task's rows; those that were not run are left out.
         path: of the figure, without ending; .png and .svg are written.
-        quick: mark the figure as made by a quick run.
         line: accuracy (percent) against tokens, drawn behind the points.
 
     Of many rows the base, far from all others, is left out and named in the title.
     """
     with mpl.rc_context(RC):
         shown = [(row.method, row.label, row.cells) for row in block.rows if row.cells is not None]
-        title, many = f"{block.title}{' — QUICK RUN' if quick else ''}", len(shown) > _MANY
+        title, many = block.title, len(shown) > _MANY
         for _, label, cells in [row for row in shown if many and row[0] == BASE]:
             accuracy = cells["accuracy"]
             title += f"\n({label}, not drawn: {100 * accuracy.value:.1f} %, {cells['tokens'].value:.1f} tokens)"

@@ -19,13 +19,12 @@ from attnpo.report.page import Section, write_page
 from attnpo.report.rendered import Rendered
 from attnpo.report.table import NotRunError
 from attnpo.runs.derive import COMPANIONS, derive_all
-from attnpo.runs.plan import Job, plan_artefacts, plan_runs
+from attnpo.runs.plan import Job, Plans, plan_artefacts, plan_runs
 from attnpo.runs.profile import Profile
-from attnpo.runs.settings import BASES
+from attnpo.runs.settings import BASE_OF_TRIALS
 from attnpo.statistics.tables import trial_table
 
 T = TypeVar("T")
-Plans = Mapping[str, list[Job] | AttnPOError]
 
 
 def write_results(profile: Profile, artefact: str, plans: Plans, results_dir: Path, options: str) -> None:
@@ -86,8 +85,7 @@ def write_report(profile: Profile, results_dir: Path, console: Console, name: st
 
 def write_trials(profile: Profile, results_dir: Path) -> None:
     """`tune.csv` with every trial that is finished, those of methods not asked for this time too."""
-    base = BASES[1]
-    plan = plan_runs(profile.trials(), results_dir, base)
+    plan = plan_runs(profile.trials(), results_dir, BASE_OF_TRIALS)
     overlays = {
         f"{stem}@{k}": canonical_json(trial)
         for stem, method in profile.methods.items()
@@ -95,7 +93,7 @@ def write_trials(profile: Profile, results_dir: Path) -> None:
     }
     evals = [job.run.record() for job in plan if job.kind == "eval" and job.run.done()]
     path = results_dir / "tune.csv"
-    atomic_write_csv(path, trial_table(pd.concat(evals, ignore_index=True), overlays, base))
+    atomic_write_csv(path, trial_table(pd.concat(evals, ignore_index=True), overlays, BASE_OF_TRIALS))
     print(path.read_text(encoding="utf-8"), end="")
 
 
@@ -109,11 +107,12 @@ def _section(
     if plan is None or isinstance(plan, AttnPOError):
         why = f"Not run: {plan or 'the profile does not list it under artefacts'}."
         return Section(name, title, command, None, "", why)
+    finished = {job: _finished(job) for job in plan}
     try:
         rendered = write_artefact(profile, name, results_dir)
     except NotRunError as error:
-        return Section(name, title, command, None, _about(plan, None), f"Not run: {error}.")
-    return Section(name, title, command, rendered, _about(plan, rendered), _missing(plan))
+        return Section(name, title, command, None, _about(finished, None), f"Not run: {error}.")
+    return Section(name, title, command, rendered, _about(finished, rendered), _missing(finished))
 
 
 def _finished(job: Job) -> str | None:
@@ -121,19 +120,19 @@ def _finished(job: Job) -> str | None:
     return (job.run.manifest() or {}).get("finished")
 
 
-def _about(plan: list[Job], rendered: Rendered | None) -> str:
+def _about(finished: Mapping[Job, str | None], rendered: Rendered | None) -> str:
     """n, seeds, runs and date of an artefact."""
     parts = [rendered.n] if rendered is not None and rendered.n else []
-    dates = [date for job in plan if (date := _finished(job))]
-    seeds = sorted({job.seed for job in plan if job.method is not None and _finished(job)})
-    parts.append(f"{len(dates)} of {len(plan)} runs")
+    dates = [date for date in finished.values() if date]
+    seeds = sorted({job.seed for job, date in finished.items() if job.method is not None and date})
+    parts.append(f"{len(dates)} of {len(finished)} runs")
     parts += [f"seeds {', '.join(map(str, seeds))}"] if seeds else []
     parts += [f"last run {max(dates)[:10]}"] if dates else []
     return " · ".join(parts)
 
 
-def _missing(plan: list[Job]) -> str:
-    names = [job.title for job in plan if not _finished(job)]
+def _missing(finished: Mapping[Job, str | None]) -> str:
+    names = [job.title for job, date in finished.items() if not date]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"Not run yet: {', '.join(names[:12])}{more}." if names else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,9 +13,11 @@ from attnpo.report.findings import findings, many_with_attnpo
 from attnpo.report.published import BENCHMARKS, PaperRow, PaperValue, Published, load_paper, published
 from attnpo.report.selection import Selection
 from attnpo.report.table import Block, Cell, Row, Table, value_and_half
+from attnpo.runs.derive import chosen
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE
 from attnpo.statistics.measures import AES, MEASURES, TOKENS_RELATIVE, Measure
+from attnpo.testbed import EMBEDDED
 
 _ALWAYS = ("accuracy", "tokens", "aes", "truncated", "missing_think_end")
 _VALUES = [MEASURES["accuracy"], MEASURES["tokens"], AES]
@@ -27,11 +28,6 @@ _VALUES += [MEASURES["truncated"], MEASURES["missing_think_end"]]
 _DIFFERENCES = [MEASURES["accuracy"]._replace(heading="accuracy, points"), MEASURES["tokens"], TOKENS_RELATIVE]
 _DIFFERENCES += [MEASURES["redundant_steps"], MEASURES["essential_steps"]]
 """Columns of a block of differences, where a row has them."""
-
-
-@functools.cache
-def _groups() -> dict[str, list[str]]:
-    return task_groups()
 
 
 def labels_of(profile: Profile) -> dict[str, str]:
@@ -48,7 +44,7 @@ def titles_of(profile: Profile, estimates: Selection) -> dict[str, str]:
     """Task or group -> title of each block: those of the report; all, without groups of one task, if it names none."""
     if profile.report.blocks:
         return profile.report.blocks
-    groups = _groups()
+    groups = task_groups()
     known = [task for task in estimates.tasks if len(groups.get(task, [""] * 2)) > 1]
     return {t: f"{t}: macro mean of {len(groups[t])}" if t in groups else t for t in known}
 
@@ -67,12 +63,12 @@ def build_table(
     """
     report, train, evaluation = profile.report, profile.train, profile.evaluate
     selection = select(profile, estimates)
-    blocks = []
+    blocks, run_ids = [], _run_ids(profile, runs)
     for task, heading in titles_of(profile, selection).items():
-        blocks.append(_block(profile, task, heading, selection, _run_ids(profile, runs)))
+        blocks.append(_block(profile, task, heading, selection, run_ids))
         blocks += _difference_blocks(profile, blocks[-1], selection)
     interval = "seeds and problems" if len(profile.seeds) > 1 else "problems only: there is one seed"
-    model = "the embedded testbed model" if profile.model == "testbed" else profile.model
+    model = "the embedded testbed model" if profile.model == EMBEDDED else profile.model
     conditions = [
         f"Model: {model}; {train.steps} training steps of {train.prompts_per_step} × {train.group_size} "
         "rollouts; seeds in the last column.",
@@ -107,11 +103,10 @@ def build_table(
 
 def _run_ids(profile: Profile, runs: pd.DataFrame) -> dict[str, list[str]]:
     """Method -> its evaluations."""
-    evals = runs[runs["kind"] == "eval"]
+    evals = chosen(profile, runs[runs["kind"] == "eval"])
     found: dict[str, list[str]] = {}
-    for method, seed, run_id in evals[["method", "seed", "run_id"]].itertuples(index=False):
-        if method in labels_of(profile) and seed in profile.seeds_of(method):
-            found.setdefault(method, []).append(run_id)
+    for method, run_id in evals[["method", "run_id"]].itertuples(index=False):
+        found.setdefault(method, []).append(run_id)
     return found
 
 
@@ -133,7 +128,7 @@ def _block(profile: Profile, task: str, title: str, estimates: Selection, run_id
     columns = [measure for measure in _VALUES if measure.name in shown or measure.name in _ALWAYS]
     for name in (f"chain {chain}" for chain in chains if f"chain {chain}" in shown):
         columns.append(MEASURES["accuracy"]._replace(name=name, heading=f"{name} %"))
-    said = [] if task in _groups() else findings(profile, estimates, task, labels)
+    said = [] if task in task_groups() else findings(profile, estimates, task, labels)
     return Block(task, title, columns, rows, said)
 
 

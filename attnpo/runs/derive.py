@@ -76,7 +76,7 @@ def derive(
     for run in runs:
         if run.spec["kind"] in RECORDS and run.done():
             records.setdefault(run.spec["kind"], []).append(run.record())
-    tables = {"runs": run_table(run for run in runs if (run.manifest() or {}).get("finished"))}
+    tables = {"runs": run_table(runs)}
     for kind, parts in records.items():
         tables[{"eval": "problems", "train": "curves"}.get(kind, kind)] = pd.concat(parts, ignore_index=True)
     folder = results_dir / "derived" / (artefact or "")
@@ -202,8 +202,9 @@ def run_table(runs: Iterable[Run]) -> pd.DataFrame:
 
     rows = []
     for run in runs:
-        manifest = run.manifest()
-        assert manifest is not None
+        manifest = run.manifest() or {}
+        if not manifest.get("finished"):
+            continue
         row = {key: run.spec.get(key) for key in ("kind", "method", "seed")}
         rows.append({**row, "run_id": run.id, "wall_seconds": manifest["wall_seconds"]})
     return pd.DataFrame(rows, columns=["kind", "method", "seed", "run_id", "wall_seconds"])

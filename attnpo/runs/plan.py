@@ -367,7 +367,7 @@ def check_methods(profile: Profile) -> None:
     for name in profile.methods:
         method, at = profile.method(name), f"{profile.path.name}: methods.{name}"
         try:
-            group_size = {**profile.train.grpo, **method.grpo}.get("num_generations", profile.train.group_size)
+            group_size = method.grpo_over(profile.train).get("num_generations", profile.train.group_size)
             check_reward(method.reward, method.reward_args, group_size)
         except AttnPOError as error:
             key = "reward" if method.reward not in REWARDS else "reward_args"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.files import atomic_write_json
 from attnpo.testbed import model_path
 
@@ -75,8 +75,7 @@ def state_dtype(folder: Path, dtype: torch.dtype) -> None:
 
 
 def _not_loaded(model: str, error: Exception) -> AttnPOError:
-    reason = str(error).splitlines()[0]
-    return AttnPOError(f"model {model!r} could not be loaded ({reason}); check name, path and network")
+    return AttnPOError(f"model {model!r} could not be loaded ({first_line(error)}); check name, path and network")
 
 
 def free_memory() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.sampling.models import checkpoint_dtype, free_memory
 from attnpo.sampling.sampler import Sample, Sampler
 from attnpo.testbed import model_path
@@ -108,10 +108,9 @@ class VLLMSampler(Sampler):
             try:
                 self._llm = vllm.LLM(**arguments)
             except (OSError, ValueError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise AttnPOError(
-                    f"vLLM could not start with model {self._name!r} ({reason}); its log above says more, or set "
-                    "backend: hf"
+                    f"vLLM could not start with model {self._name!r} ({first_line(error)}); its log above says "
+                    "more, or set backend: hf"
                 ) from error
         return self._llm.llm_engine
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from attnpo.environment import PACKAGE_PARENT
 from attnpo.errors import AttnPOError
 from attnpo.files import sha256_files
 from attnpo.problems import training_sets
@@ -30,7 +31,7 @@ def model_path(model: str) -> str:
         AttnPOError: the embedded weights are missing.
     """
     if model != EMBEDDED:
-        inside = Path(__file__).parents[2] / model
+        inside = PACKAGE_PARENT / model
         return str(inside) if inside.is_dir() else model
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise AttnPOError(f"the embedded model is missing from {MODEL_DIR}; make it with reproduce/testbed.sh")

@@ -14,9 +14,10 @@ from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
 from attnpo.rewards import REWARDS, check_reward
+from attnpo.sampling.vllm import OLDEST
 
 STEP_SCORES = ("attention", "oracle")
-VLLM_VERSIONS = ("0.22.0", "0.31.0")
+VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.grading.math import Grader
 from attnpo.method.phrases import PHRASE_KINDS, phrase_counts
-from attnpo.method.steps import split_steps, thinking_part
+from attnpo.method.steps import split_steps, step_texts, thinking_part
 from attnpo.probing.settings import StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.sampler import text_of
@@ -55,8 +55,6 @@ class Correctness:
         for text, problem_id in zip(texts, ids, strict=True):
             thinking = thinking_part(text)
             steps = split_steps(thinking, self.steps.phrases, self.steps.min_chars, self.steps.lone_trigger_chars)
-            counts.update(
-                oracle.count_steps(self.chains[problem_id], [thinking[step.start : step.end] for step in steps])
-            )
+            counts.update(oracle.count_steps(self.chains[problem_id], step_texts(thinking, steps)))
         for label, count in counts.items():
             log_metric(f"steps/{label}", count / len(texts))

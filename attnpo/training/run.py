@@ -94,7 +94,7 @@ def training_config(
         AttnPOError: the rollouts of a step do not divide over processes and accumulation, or `grpo` has a name that
             TRL does not know.
     """
-    grpo = {**train.grpo, **method.grpo}
+    grpo = method.grpo_over(train)
     on_gpu = torch.cuda.is_available()
     arguments: dict[str, Any] = {
         "output_dir": str(checkpoints),
@@ -186,7 +186,7 @@ def run_training(
             short enough.
     """
     dtype = checkpoint_dtype(source.model, source.revision)
-    steps_in_all = {**train.grpo, **method.grpo}.get("max_steps", train.steps)
+    steps_in_all = method.grpo_over(train).get("max_steps", train.steps)
     checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
     if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
         logger.info("%s is the end of the training", checkpoint.name)
@@ -243,7 +243,7 @@ def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:
     With `steps`, those of the whole training, one at the end counts only if it holds the model's weights in
     safetensors: the trainer cannot go on from it, as it would take another step. Sharded ones do not hold them.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    found = sorted(folder.glob("checkpoint-*"), key=_global_step, reverse=True)
     for path in found:
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))

@@ -84,7 +84,8 @@ class MethodSection:
     """A name in `attnpo.rewards.REWARDS`."""
     reward_args: Options = field(default_factory=dict)
     estimator: Literal["rloo", "grpo", "batch"] | None = None
-    """How rewards become advantages, see `attnpo.rewards.ESTIMATORS`; null: the one that the reward comes with."""
+    """How rewards become advantages, see `attnpo.method.advantages.ESTIMATORS`; null: the one that the reward comes
+    with."""
     grpo: Options = field(default_factory=dict)
     """Further arguments of TRL's GRPOConfig for this method alone, over those of `train.grpo`."""
     target_length: TargetLengthSection | None = None
@@ -105,6 +106,10 @@ class MethodSection:
     """Keep the weights every this many optimizer steps, as `snapshots/STEP` of the run; null: only the last."""
     tune: list[Options] = field(default_factory=list)
     """Trials: partial method sections, each merged over this one as the method `NAME@1`, `NAME@2`, ..."""
+
+    def grpo_over(self, train: TrainSection) -> dict[str, Any]:
+        """Arguments of TRL's GRPOConfig: the method's own over those of all methods."""
+        return {**train.grpo, **self.grpo}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

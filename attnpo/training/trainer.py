@@ -231,10 +231,7 @@ class AttnPOTrainer(GRPOTrainer):
         prompts = {row: output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist() for row in aligned}
         if self.args.step_scores == "oracle":
             assert self._step_labels is not None
-            scores = {
-                row: oracle_scores(self._step_labels(inputs[row], [s.text[a:b] for a, b, *_ in s.steps]))
-                for row, s in aligned.items()
-            }
+            scores = {row: oracle_scores(self._step_labels(inputs[row], s.texts)) for row, s in aligned.items()}
         else:
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
@@ -243,7 +240,7 @@ class AttnPOTrainer(GRPOTrainer):
     def _attention_scores(self, responses: dict[int, Response]) -> dict[int, torch.Tensor]:
         """Step scores (K,) of each response, the mean over the chosen heads."""
         rows = list(responses)
-        lengths = [len(responses[row].prompt_ids) + len(responses[row].ids) for row in rows]
+        lengths = [responses[row].n_tokens for row in rows]
         batches = [[rows[i] for i in batch] for batch in in_batches(lengths, self.args.scoring_batch_tokens)]
         sharded = self._sharded()
         if sharded:  # every process takes part in as many forward passes, with a token of its own if need be

@@ -10,7 +10,7 @@ import datasets
 
 from attnpo.evaluation.responses import judge, summarise
 from attnpo.grading.math import Grader
-from attnpo.method.steps import split_steps, thinking_part
+from attnpo.method.steps import split_steps, step_texts, thinking_part
 from attnpo.testbed import oracle, problems
 
 _grader = Grader()
@@ -47,8 +47,7 @@ def _by_id(split: str) -> dict[str, problems.ChainProblem]:
 
 def count_steps(problem: problems.ChainProblem, thinking: str) -> dict[str, int]:
     """The number of steps of a trace by the oracle's label, and of essential and redundant ones."""
-    texts = [thinking[step.start : step.end] for step in split_steps(thinking, "corrected", min_chars=1)]
-    return oracle.count_steps(problem, texts)
+    return oracle.count_steps(problem, step_texts(thinking, split_steps(thinking, "corrected", min_chars=1)))
 
 
 def process_results(doc: dict[str, Any], results: list[list[str]], tokenizer: Callable[[], Any]) -> dict[str, Any]:
