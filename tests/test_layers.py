@@ -96,7 +96,7 @@ def test_the_pure_core_knows_no_engine_and_no_files(name: str) -> None:
 
 
 LIGHT = ["errors", "files", "schema", "environment", "cli", "probing.settings", "training.settings"]
-LIGHT += ["probing.heads", "evaluation.check", "evaluation.settings"]
+LIGHT += ["probing.heads", "sampling.settings", "sampling.sampler", "evaluation.check", "evaluation.settings"]
 LIGHT += [*(name for name in sorted(modules()) if name.startswith("runs"))]
 
 

@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from fakes import correctness
+from small_training import TWO_STEPS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
@@ -20,19 +21,10 @@ from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 HEADS = [[1, 2], [2, 5], [3, 0]]
 COMMON: dict[str, Any] = {
-    "max_steps": 2,
-    "num_generations": 4,
+    **TWO_STEPS,
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "max_completion_length": 96,
-    "learning_rate": 1e-3,
-    "bf16": False,
-    "use_cpu": True,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "logging_steps": 1,
-    "save_strategy": "no",
     "beta": 0.0,
     "scale_rewards": "none",
     "lr_scheduler_type": "constant",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes import correctness
 from small_rewards import SMALL
+from small_training import TWO_STEPS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
@@ -28,19 +29,10 @@ ROWS = [
     for item in list(ITEMS.values())[:8]
 ]
 SETTINGS: dict[str, Any] = {
-    "max_steps": 2,
-    "num_generations": 4,
+    **TWO_STEPS,
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "max_completion_length": 48,
-    "learning_rate": 1e-3,
-    "bf16": False,
-    "use_cpu": True,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "logging_steps": 1,
-    "save_strategy": "no",
     "attnpo": False,
     "heads": [[2, 1], [3, 0]],
     "min_step_chars": 1,
