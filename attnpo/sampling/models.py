@@ -17,7 +17,10 @@ from attnpo.testbed import model_path
 
 
 def load_model(
-    model: str, revision: str | None = None, dtype: torch.dtype | Literal["auto"] = "auto"
+    model: str,
+    revision: str | None = None,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    attention: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (on the GPU if there is one) and tokenizer, padding on the left.
 
@@ -27,13 +30,16 @@ def load_model(
         dtype: of the weights. `auto`, the checkpoint's own, is for sampling and scoring. Training takes float32: a
             step of a small learning rate is less than half the distance of two bfloat16 numbers, so weights held in
             bfloat16 would mostly stay where they are.
+        attention: transformers' `attn_implementation`; None: its choice.
 
     Raises:
         AttnPOError: it cannot be loaded (the line says why), or its tokenizer has no chat template.
     """
     tokenizer = load_tokenizer(model, revision)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model_path(model), revision=revision, dtype=dtype)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model_path(model), revision=revision, dtype=dtype, attn_implementation=attention
+        )
     except (OSError, ValueError) as error:
         raise _not_loaded(model, error) from error
     # Each process of a distributed run loads onto the GPU that it trains on; by default all would take the first one.

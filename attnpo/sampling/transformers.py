@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.sampling.models import free_memory
-from attnpo.sampling.sampler import Sample, Sampler, cut_at_end
+from attnpo.sampling.sampler import Sample, Sampler, check_room, cut_at_end
 
 
 class TransformersSampler(Sampler):
@@ -21,12 +21,16 @@ class TransformersSampler(Sampler):
         model: is put into evaluation mode.
         tokenizer: its padding token fills up the shorter prompts, on the left.
         batch_size: responses that are generated at once.
+        context: tokens of the longest prompt and its response; None: what the model's configuration says.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, context: int | None = None
+    ) -> None:
         self.model: PreTrainedModel | None = model
         self.tokenizer = tokenizer
         self.unit = batch_size
+        self.context = context or getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def sample(
         self,
@@ -37,9 +41,11 @@ class TransformersSampler(Sampler):
         top_p: float = 1.0,
         max_new_tokens: int,
         seeds: Sequence[int] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[int, int, Sample]]:
         """See `Sampler.sample`; the responses of a batch come together, in order."""
         assert self.model is not None, "the sampler is closed"
+        check_room(prompts, max_new_tokens, self.context)
         turns = [(prompt, number) for prompt in range(len(prompts)) for number in range(k)]
         for start in range(0, len(turns), self.unit):
             batch = turns[start : start + self.unit]
@@ -51,6 +57,7 @@ class TransformersSampler(Sampler):
                 max_new_tokens=max_new_tokens,
                 top_p=top_p,
                 seed=None if seeds is None else seeds[start],
+                options=options,
             )
             for (prompt, number), one in zip(batch, samples, strict=True):
                 yield prompt, number, one
@@ -71,6 +78,7 @@ def sample(
     max_new_tokens: int,
     top_p: float = 1.0,
     seed: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Sample]:
     """One response to each of N prompts, sampled in one batch; the model is put into evaluation mode.
 
@@ -79,8 +87,9 @@ def sample(
         prompts: token ids without padding, from `prompt_ids` or with a part of the response behind them.
         temperature: 0 is greedy decoding.
         max_new_tokens: budget of each response in tokens, the end token included.
-        top_p: nucleus; no top-k cut is made.
+        top_p: nucleus.
         seed: of the random numbers; None goes on from torch's present state.
+        options: more arguments of `generate`; without `top_k` among them no top-k cut is made.
 
     Returns:
         N samples, in the order of the prompts.
@@ -92,9 +101,9 @@ def sample(
     mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left").to(model.device)
     model.eval()
     ends = end_tokens(model, tokenizer)
-    how: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    how: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, **(options or {})}
     if temperature == 0:
-        how = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     with SkipFinishedRows(model, ends):
         output = model.generate(  # type: ignore[operator]
             input_ids=ids,

@@ -7,14 +7,14 @@ samples with a model of transformers closes the sampler first, or is done with t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from attnpo.errors import AttnPOError, first_line
 from attnpo.sampling.models import checkpoint_dtype, free_memory
-from attnpo.sampling.sampler import Sample, Sampler
+from attnpo.sampling.sampler import Sample, Sampler, check_room
 from attnpo.testbed import model_path
 
 OLDEST = "0.22.0"
@@ -46,6 +46,14 @@ class VLLMSampler(Sampler):
         self._name, self._revision = model, revision
         self._arguments = {"max_model_len": max_model_len, **engine}
         self._llm: Any = None
+        self._lora: Any = None
+
+    @classmethod
+    def on(cls, llm: Any, lora: Any = None) -> VLLMSampler:
+        """A sampler on a `vllm.LLM` that runs already, with vLLM's request for an adapter if there is one."""
+        sampler = cls(llm.model_config.model)
+        sampler._llm, sampler._lora = llm, lora
+        return sampler
 
     def sample(
         self,
@@ -56,6 +64,7 @@ class VLLMSampler(Sampler):
         top_p: float = 1.0,
         max_new_tokens: int,
         seeds: Sequence[int] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[int, int, Sample]]:
         """See `Sampler.sample`; the shortest responses come first. The k responses to a prompt share its prefill.
 
@@ -66,13 +75,7 @@ class VLLMSampler(Sampler):
             return
         engine = self._engine()
         params: Any = importlib.import_module("vllm.sampling_params")
-        room = self._llm.model_config.max_model_len - max_new_tokens
-        longest = max(map(len, prompts))
-        if longest > room:
-            raise AttnPOError(
-                f"a prompt of {longest} tokens leaves no room for {max_new_tokens} within the {room + max_new_tokens} "
-                "tokens of vLLM's max_model_len; raise max_model_len or lower the budget"
-            )
+        check_room(prompts, max_new_tokens, self._llm.model_config.max_model_len)
         waiting = iter(range(len(prompts) * k))
         running: dict[str, int] = {}
         try:
@@ -81,13 +84,14 @@ class VLLMSampler(Sampler):
                     how = params.SamplingParams(
                         temperature=temperature,
                         top_p=top_p,
-                        top_k=-1,
                         seed=None if seeds is None else seeds[turn],
                         max_tokens=max_new_tokens,
                         detokenize=False,
                         output_kind=params.RequestOutputKind.FINAL_ONLY,
+                        **{"top_k": -1, **(options or {})},
                     )
-                    engine.add_request(str(turn), {"prompt_token_ids": list(prompts[turn // k])}, how)
+                    prompt = {"prompt_token_ids": list(prompts[turn // k])}
+                    engine.add_request(str(turn), prompt, how, lora_request=self._lora)
                     running[str(turn)] = turn
                 if not running:
                     return

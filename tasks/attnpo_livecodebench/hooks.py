@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,18 @@ class LiveCodeBench(SampledTask):
     def apply_filters(self) -> Any:
         """Grade all responses; lm-eval calls this when they are generated, before `process_results`."""
         filtered = super().apply_filters()
-        self._grade([(instance.doc, instance.resps) for instance in self.instances])
+        if not self.predicts_only:
+            self.prepare([(instance.doc, instance.resps) for instance in self.instances])
         return filtered
 
     def process_results(self, doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
         """Metrics of one problem from its k responses (`filter: []` keeps all of them)."""
+        if self.predicts_only:
+            return super().process_results(doc, results)
         (responses,) = results
         key = (doc["id"], tuple(responses))
         if key not in self._grades:
-            self._grade([(doc, responses)])
+            self.prepare([(doc, responses)])
         return summarise(
             [
                 describe(text, grade, lambda: self.tokenizer, self._thinking)
@@ -71,7 +75,9 @@ class LiveCodeBench(SampledTask):
             ]
         )
 
-    def _grade(self, pairs: list[tuple[dict[str, Any], list[str]]]) -> None:
+    def prepare(self, answered: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> None:
+        """Run the programs of all responses, several at a time."""
+        pairs = list(answered)
         metadata = self.config.metadata or {}
         paths = files(**metadata)
         tests = [partial(livecodebench.read_tests, paths[doc["file"]], doc["offset"]) for doc, _ in pairs]

@@ -20,12 +20,13 @@ import yaml
 from transformers import AutoTokenizer
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation import evaluate, lm_eval_backends, lm_eval_hook
+from attnpo.evaluation import evaluate, lm_eval_hook, lm_eval_models
 from attnpo.evaluation.responses import describe
 from attnpo.grading.grade import Grade
 from attnpo.testbed import build, problems
 
 ROOT = Path(__file__).parents[2]
+lm_eval_models.add_method()  # as the first of our tasks does
 CONFIG = build.BuildConfig(hidden_size=16, intermediate_size=16, layers=1, heads=2, kv_heads=1)
 
 
@@ -45,35 +46,26 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(model_dir: Path, batch_size: int) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    lm_eval_backends.install()
     return HFLM(pretrained=str(model_dir), batch_size=batch_size, device="cpu")
 
 
-def request(task: str, prompt: str, repeats: int = 1, **generation: Any) -> Any:
+def request(task: str, prompt: str, templated: bool = True, doc: str = "p", **generation: Any) -> Any:
     from lm_eval.api.instance import Instance
 
-    options = {
-        "until": [],
-        "do_sample": True,
-        "temperature": 1.0,
-        "top_k": 0,
-        "max_gen_toks": 48,
-        **generation,
-    }
-    return Instance(
-        request_type="generate_until",
-        doc={"text": prompt},
+    options = {"until": [], "do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": 48, **generation}
+    made: Any = Instance(
+        request_type=lm_eval_models.REQUEST_TYPE,  # type: ignore[arg-type]
+        doc={"id": doc, "text": prompt},
         arguments=(prompt, options),
         idx=0,
-        metadata=(task, 0, repeats),
+        metadata=(task, 0, 1),
     )
-
-
-def templated(task: str, prompt: str, **generation: Any) -> Any:
-    """A request whose prompt has the chat template already."""
-    made = request(task, prompt, **generation)
-    made.doc = {"text": "the bare problem"}
+    made.attnpo_plan = lm_eval_models.Plan.of(task, {})._replace(templated=templated)
     return made
+
+
+def templated(lm: Any, problem: str) -> str:
+    return lm.apply_chat_template([{"role": "user", "content": problem}])
 
 
 def spy_on_generate(lm: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
@@ -99,15 +91,16 @@ def test_ids_are_those_that_the_model_sampled(
 ) -> None:
     lm = load(model_dir, batch_size)
     rows = spy_on_generate(lm, monkeypatch)
-    prompts = [lm.apply_chat_template([{"role": "user", "content": p.text}]) for p in problems.load("test")[:8]]
+    prompts = [templated(lm, p.text) for p in problems.load("test")[:8]]
     # Two temperatures make two groups, repeats stand side by side, prompts differ in length.
-    requests = [r for p in prompts for r in [request("attnpo_x", p)] * 3]
-    requests += [request("attnpo_x", prompts[i], temperature=0.9) for i in (5, 0)]
-    torch.manual_seed(1)
-    generations: Any = lm.generate_until(requests, disable_tqdm=True)
+    once = [request("attnpo_x", p, doc=str(i)) for i, p in enumerate(prompts)]
+    requests = [r for r in once for _ in range(3)]
+    requests += [request("attnpo_x", prompts[i], temperature=0.9, doc=f"other {i}") for i in (5, 0)]
+    generations: Any = lm.attnpo_sample(requests)
 
     found = Counter(
-        (tuple(lm.tok_encode(r.args[0])), tuple(g.ids.tolist())) for r, g in zip(requests, generations, strict=True)
+        (tuple(lm.tokenizer(r.args[0], add_special_tokens=False)["input_ids"]), tuple(g.ids.tolist()))
+        for r, g in zip(requests, generations, strict=True)
     )
     assert found == Counter((tuple(prompt), tuple(sampled)) for prompt, sampled in rows)
     assert {g.finish for g in generations} == {"stop", "length"}
@@ -121,112 +114,151 @@ def test_ids_are_those_that_the_model_sampled(
     assert any("</think>" in g for g in generations)
 
 
-def test_the_text_that_lm_eval_returns_is_kept_apart_from_special_tokens(model_dir: Path) -> None:
-    """Through the wrapper and without it, the same seed gives the same plain text."""
+@pytest.mark.parametrize("options", [{}, {"do_sample": False, "temperature": 0.0}])
+def test_lm_eval_itself_generates_the_same_tokens(model_dir: Path, options: dict[str, Any]) -> None:
+    """Its `generate_until`, of which nothing is changed, decodes the same from the same random numbers."""
     lm = load(model_dir, 16)
-    prompt = lm.apply_chat_template([{"role": "user", "content": "Start with 1."}])
-    torch.manual_seed(3)
-    ours: Any = lm.generate_until([request("attnpo_x", prompt)] * 16, disable_tqdm=True)
-    torch.manual_seed(3)
-    theirs = lm.generate_until([request("gsm8k", prompt)] * 16, disable_tqdm=True)
-    assert [type(text) for text in theirs] == [str] * 16
+    prompt = templated(lm, "Start with 1.")
+    ours: Any = lm.attnpo_sample([request("attnpo_x", prompt, **options)] * (16 if not options else 1))
+    torch.manual_seed(ours[0].seed or 0)
+    theirs = lm.generate_until([request("gsm8k", prompt, **options)] * len(ours), disable_tqdm=True)
+    assert [type(text) for text in theirs] == [str] * len(ours)
     assert [lm.tok_decode(g.ids.tolist()) for g in ours] == theirs
 
 
-def test_the_model_is_left_as_it_was_found_even_after_an_error(
-    model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_and_other_tasks_are_left_as_they_were(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = load(model_dir, 4)
     before = dict(vars(lm))
-    lm.generate_until([request("attnpo_x", "a")], disable_tqdm=True)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    lm.attnpo_sample([request("attnpo_x", "a")])
     assert vars(lm) == before
+    assert torch.equal(torch.rand(3), expected)
     monkeypatch.setattr(lm.model, "generate", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        lm.generate_until([request("attnpo_x", "a")], disable_tqdm=True)
+        lm.attnpo_sample([request("attnpo_x", "a")])
     assert vars(lm) == before
 
 
-def test_stop_strings_give_plain_text_as_the_ids_would_not_match_it(model_dir: Path) -> None:
-    lm = load(model_dir, 4)
-    (text,) = lm.generate_until([request("attnpo_x", "a", until=["e"])], disable_tqdm=True)
-    assert type(text) is str
+def test_making_a_task_changes_nothing_of_lm_eval(tmp_path: Path) -> None:
+    """Every function of lm-eval is the one that its own files define."""
+    code = """
+import lm_eval.api.model, lm_eval.api.task, lm_eval.evaluator, lm_eval.models.huggingface as hf
+watched = [lm_eval.api.model.LM, lm_eval.api.model.TemplateLM, lm_eval.api.model.CachingLM, hf.HFLM,
+           lm_eval.api.task.ConfigurableTask, lm_eval.api.task.Task, lm_eval.evaluator]
+before = [dict(vars(one)) for one in watched]
+from attnpo.evaluation.evaluate import load_tasks
+load_tasks(["attnpo_testbed"])
+for one, old in zip(watched, before):
+    new = dict(vars(one))
+    added = {name for name in new if name not in old}
+    assert added <= {"attnpo_sample"}, (one, added)
+    changed = {name for name in old if new.get(name) is not old[name] and name != "__abstractmethods__"}
+    assert not changed, (one, changed)
+assert "attnpo_sample" in vars(lm_eval.api.model.LM)
+"""
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_missing_chat_template_is_applied_once(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     lm = load(model_dir, 4)
-    bare = request("attnpo_x", "Start with 5.")
-    other = request("gsm8k", "Start with 5.")
-    lm.generate_until([bare, bare, other], disable_tqdm=True)
-    assert bare.args[0] == lm.apply_chat_template([{"role": "user", "content": "Start with 5."}])
-    assert other.args[0] == "Start with 5."
+    bare = request("attnpo_x", "Start with 5.", templated=False)
+    lm.attnpo_sample([bare, bare])
+    assert bare.args[0] == templated(lm, "Start with 5.")
     assert "--apply_chat_template" in caplog.text
     assert bare.args[0].count("<|user|>") == 1
 
 
-def test_a_loop_that_changed_is_an_error(model_dir: Path) -> None:
-    recorded = lm_eval_backends._Recorded(sampled=[([1, 2], "stop")], keys=[])
-    with pytest.raises(AttnPOError, match=r"generated 1 rows, told of 0; install lm-eval==0\.4\.13"):
-        lm_eval_backends._attach(load(model_dir, 4), [], [], recorded)
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_system_instruction_is_refused_where_it_would_be_glued_to_the_problem(flag: bool) -> None:
+    (task,) = evaluate.load_tasks(["attnpo_testbed_test"]).values()
+    options: dict[str, Any] = {"limit": 1, "system_instruction": "Be brief.", "apply_chat_template": flag}
+    if flag:
+        task.build_all_requests(**options, chat_template=lambda chat, **_: json.dumps(chat))
+        assert task.instances[0].args[0].startswith('[{"role": "system", "content": "Be brief."}')
+    else:
+        with pytest.raises(AttnPOError, match="--system_instruction needs .* add --apply_chat_template"):
+            task.build_all_requests(**options)
 
 
-def test_a_prompt_that_lm_eval_would_cut_is_refused(model_dir: Path) -> None:
+def test_a_prompt_that_would_have_to_be_cut_is_refused(model_dir: Path) -> None:
     lm = load(model_dir, 4)
-    prompt = lm.apply_chat_template([{"role": "user", "content": "Start with 5."}])
+    prompt = templated(lm, "Start with 5.")
     tokens = len(lm.tok_encode(prompt))
-    budget = lm.max_length - tokens + 1
-    message = f"a prompt of {tokens} tokens and a budget of {budget} exceed the 1024 tokens"
+    message = f"a prompt of {tokens} tokens and a budget of {1025 - tokens} exceed the model's context of 1024 tokens"
     with pytest.raises(AttnPOError, match=message):
-        lm.generate_until([templated("attnpo_x", prompt, max_gen_toks=budget)], disable_tqdm=True)
+        lm.attnpo_sample([request("attnpo_x", prompt, max_gen_toks=1025 - tokens)])
 
 
 # --- vLLM, by what its backend in lm-eval is given (benchmarks/vllm_parity.py runs the real one)
 
 
-class FakeVLLM:
-    """What `attnpo.evaluation.lm_eval_backends` touches of lm-eval's VLLM: its own order, and it cuts texts."""
+class FakeEngine:
+    """What `attnpo.sampling.vllm` touches of vLLM's engine: it answers two requests a step, the last ones first."""
 
-    backend, max_length = "causal", 512
+    def __init__(self, outputs: dict[str, tuple[list[int], str]]) -> None:
+        self.outputs, self.waiting = outputs, []  # type: ignore[var-annotated]
+        self.llm_engine, self.model_config = self, SimpleNamespace(max_model_len=512, model="x")
 
-    def __init__(self, tokenizer: Any, outputs: list[tuple[list[int], str]]) -> None:
-        self.tokenizer, self.outputs = tokenizer, outputs
-        self.cache_hook = SimpleNamespace(add_partial=lambda *_: None)
+    def add_request(self, request_id: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        assert lora_request == "an adapter"
+        self.waiting.append((request_id, prompt["prompt_token_ids"], params))
 
-    def tok_encode(self, string: str) -> list[int]:
-        return self.tokenizer(string)["input_ids"]
+    def step(self) -> list[Any]:
+        done, self.waiting = self.waiting[-2:], self.waiting[:-2]
+        found = []
+        for request_id, prompt, _ in reversed(done):
+            ids, reason = self.outputs[chr(prompt[0])].pop(0)
+            output = SimpleNamespace(token_ids=tuple(ids), finish_reason=reason)
+            found.append(SimpleNamespace(request_id=request_id, finished=True, outputs=[output]))
+        return found
 
-    def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> list[Any]:
-        return [
-            SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(ids), finish_reason=reason)])
-            for ids, reason in (self.outputs.pop(0) for _ in requests)
-        ]
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        order = sorted(range(len(requests)), key=lambda i: requests[i].args[0])
-        texts: dict[int, str] = {}
-        for chunk in (order[:2], order[2:]):
-            outputs = self._model_generate(requests=[requests[i].args[0] for i in chunk], generate=True)
-            for i, output in zip(chunk, outputs, strict=True):
-                ids = output.outputs[0].token_ids
-                texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True)
-                self.cache_hook.add_partial("generate_until", (requests[i].args[0], {"normalised": True}), texts[i])
-        return [texts[i] for i in range(len(requests))]
+def fake_vllm(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, outputs: Any, **changes: Any) -> Any:
+    """lm-eval's VLLM with a fake engine; a prompt's only token is its first character."""
+    params = SimpleNamespace(SamplingParams=SimpleNamespace, RequestOutputKind=SimpleNamespace(FINAL_ONLY=2))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
+
+    class Tokenizer:
+        chat_template = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [ord(text[0])]}
+
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+    engine = FakeEngine(outputs)
+    settings = {"model": engine, "tokenizer": Tokenizer(), "lora_request": "an adapter", "data_parallel_size": 1}
+    cls = type("VLLM", (), {"attnpo_sample": lm_eval_models.respond, "rank": 0, "world_size": 1})
+    lm: Any = cls()
+    vars(lm).update(settings | changes)
+    return lm
 
 
 def test_vllm_s_ids_and_finish_reasons(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     end, tag = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("</think>")
-    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=FakeVLLM))
-    monkeypatch.setattr(FakeVLLM, "generate_until", FakeVLLM.generate_until)
-    lm_eval_backends.install()
-    # In the order of generation: the two of "a", then the two of "b", of which the texts are alike.
-    sampled = [([20, 21, tag, 22, end], "stop"), ([20, 23], "length"), ([24, end], "stop"), ([24], "abort")]
-    lm = FakeVLLM(tokenizer, list(sampled))
-    before = dict(vars(lm))
-    answers: Any = lm.generate_until([templated("attnpo_x", "b")] * 2 + [templated("attnpo_x", "a")] * 2)
-    assert vars(lm) == before
-    assert [(g.ids.tolist(), g.finish) for g in answers] == [sampled[2], ([24], None), *sampled[:2]]
-    assert [g.counts for g in answers] == [(2, 2, 0), (1, 1, 0), (5, 2, 2), (2, 2, 0)]
+    sampled = {"b": [([24, end], "stop"), ([24], "length")], "a": [([20, 21, tag, 22, end], "stop")]}
+    lm = fake_vllm(monkeypatch, tokenizer, {name: list(of) for name, of in sampled.items()})
+    twice = request("attnpo_x", "b", doc="1")
+    answers: Any = lm.attnpo_sample([twice, twice, request("attnpo_x", "a", doc="2", min_p=0.1)])
+    # The engine ended the second of "b" first.
+    assert [(g.ids.tolist(), g.finish) for g in answers] == [([24], "length"), ([24, end], "stop"), sampled["a"][0]]
+    assert [g.counts for g in answers] == [(1, 1, 0), (2, 2, 0), (5, 2, 2)]
     assert answers[2] == tokenizer.decode([20, 21, tag, 22])
+
+
+def test_vllm_that_lm_eval_starts_by_call_is_refused(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    lm = fake_vllm(monkeypatch, tokenizer, {}, data_parallel_size=2)
+    with pytest.raises(AttnPOError, match="data_parallel_size=2: .*`attnpo eval --backend vllm`"):
+        lm.attnpo_sample([request("attnpo_x", "a")])
 
 
 # --- OpenAI-compatible servers
@@ -273,62 +305,62 @@ def sampler(tokenizer: Any, ids_known: bool = True, strict: bool = False, usage:
     def reply(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if strict and "return_token_ids" in payload:
             return 400, {"error": "unrecognized request argument: return_token_ids"}
-        prompts = payload["prompt"] if "prompt" in payload else [payload["messages"][-1]["content"]]
-        choices = []
-        for index, prompt in enumerate(prompts):
-            text = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
-            wanted = int(re.search(r"\d+", text).group())  # type: ignore[union-attr]
-            ids = [7 + payload["seed"] % 10, *[20] * (wanted - 3), tag, end][: payload["max_tokens"]]
-            finish = "stop" if ids[-1] == end else "length"
-            shown = tokenizer.decode([i for i in ids if i != end], skip_special_tokens=False)
-            body: dict[str, Any] = {"message": {"content": shown}} if "messages" in payload else {"text": shown}
-            if ids_known and payload.get("return_token_ids"):
-                body["token_ids"] = ids
-            choices.append({"index": index, "finish_reason": finish, **body})
-        total = {"usage": {"completion_tokens": len(ids)}} if usage else {}
-        return 200, {"choices": choices[::-1], **total}
+        (prompt,) = payload["prompt"] if "prompt" in payload else [payload["messages"][-1]["content"]]
+        text = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
+        wanted = int(re.search(r"\d+", text).group())  # type: ignore[union-attr]
+        ids = [7 + payload["seed"] % 10, *[20] * (wanted - 3), tag, end][: payload["max_tokens"]]
+        shown = tokenizer.decode([i for i in ids if i != end], skip_special_tokens=False)
+        body: dict[str, Any] = {"message": {"content": shown}} if "messages" in payload else {"text": shown}
+        if ids_known and payload.get("return_token_ids"):
+            body["token_ids"] = ids
+        choice = {"index": 0, "finish_reason": "stop" if ids[-1] == end else "length", **body}
+        return 200, {"choices": [choice], **({"usage": {"completion_tokens": len(ids)}} if usage else {})}
 
     return reply
 
 
-def ask_server(server: Server, model_dir: Path, chat: bool = False, **changes: Any) -> tuple[Any, list[Any]]:
+def api_model(server: Server, model_dir: Path, chat: bool = False, **changes: Any) -> Any:
     pytest.importorskip("tenacity", reason="lm-eval's servers need its extra `api`")
     from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
-    lm_eval_backends.install()
     options = {"max_retries": 1, "num_concurrent": 1, **changes}
     if chat:
-        lm: Any = LocalChatCompletion(base_url=f"{server.url}/chat/completions", model="x", **options)
-    else:
-        options = {"tokenizer_backend": "huggingface", **options}
-        lm = LocalCompletionsAPI(base_url=f"{server.url}/completions", model=str(model_dir), **options)
+        return LocalChatCompletion(base_url=f"{server.url}/chat/completions", model="x", **options)
+    options = {"tokenizer_backend": "huggingface", **options}
+    return LocalCompletionsAPI(base_url=f"{server.url}/completions", model=str(model_dir), **options)
+
+
+def ask_server(server: Server, model_dir: Path, chat: bool = False, **changes: Any) -> tuple[Any, list[Any]]:
+    """Three responses of 5 tokens and three that a budget of 10 cuts."""
+    lm = api_model(server, model_dir, chat, **changes)
     before = dict(vars(lm))
-    ours = [request("attnpo_x", f"{n} tokens", max_gen_toks=10, seed=k) for n in (5, 12) for k in range(3)]
-    theirs = [request("gsm8k", "4 tokens")] if not chat else []
-    answers = lm.generate_until(ours + theirs)
+    once = [request("attnpo_x", f"{n} tokens", templated=not chat, doc=str(n), max_gen_toks=10) for n in (5, 12)]
+    answers = lm.attnpo_sample([one for one in once for _ in range(3)])
     assert {k: v for k, v in vars(lm).items() if k in before} == before
     return lm, answers
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_concurrent": 4}, {"batch_size": 2}])
+@pytest.mark.parametrize("changes", [{}, {"num_concurrent": 4}])
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_server_s_ids(model_dir: Path, chat: bool, changes: dict[str, Any]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     with Server(sampler(tokenizer)) as server:
-        _, answers = ask_server(server, model_dir, chat, **changes)
+        lm, answers = ask_server(server, model_dir, chat, **changes)
+        if not chat:
+            plain = lm.generate_until([request("gsm8k", "4 tokens")])
+            assert [type(text) for text in plain] == [str] and "return_token_ids" not in server.seen.pop()
     end = tokenizer.eos_token_id
-    short, long = answers[:3], answers[3:6]
+    short, long = answers[:3], answers[3:]
     assert [len(g.ids) for g in short] == [5] * 3 and {g.ids[-1] for g in short} == {end}
     assert [len(g.ids) for g in long] == [10] * 3
-    assert [g.finish for g in [*short, *long]] == ["stop"] * 3 + ["length"] * 3
-    # Three seeds, three samples, in their order.
-    assert [g.ids[0] for g in short] == [g.ids[0] for g in long] == [7, 8, 9]
-    assert [type(text) for text in answers[6:]] == [str] * (not chat)
-    asked = [payload for payload in server.seen if payload["max_tokens"] == 10]
-    assert all(p["return_token_ids"] is True and p["skip_special_tokens"] is False for p in asked)
-    assert not any("return_token_ids" in p for p in server.seen if p["max_tokens"] != 10)
+    assert [g.finish for g in answers] == ["stop"] * 3 + ["length"] * 3
+    # Each has its own seed, and the response that the server made of it.
+    assert len({g.seed for g in answers}) == 6
+    assert [g.ids[0] for g in answers] == [7 + g.seed % 10 for g in answers]
+    assert all(p["return_token_ids"] is True and p["skip_special_tokens"] is False for p in server.seen)
     record = describe(short[0], Grade(False, True, None, "no_box"), lambda: tokenizer)
     assert (record["tokens"], record["counted"]) == ({"total": 5, "thinking": 3, "answer": 1}, "generated")
+    assert record["seed"] == short[0].seed
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -338,32 +370,40 @@ def test_a_server_that_refuses_to_be_asked_for_ids(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     with Server(sampler(tokenizer, strict=True)) as server:
-        lm, answers = ask_server(server, model_dir, chat, num_concurrent=concurrent)
+        _, answers = ask_server(server, model_dir, chat, num_concurrent=concurrent)
         refusals = sum("return_token_ids" in payload for payload in server.seen)
-        lm.generate_until([request("attnpo_x", "5 tokens", seed=1)])
-    # It is asked again neither in this call nor in the next.
-    assert sum("return_token_ids" in payload for payload in server.seen) == refusals <= concurrent
+    assert refusals <= concurrent and len(server.seen) == 6 + refusals
     assert caplog.text.count("refuses to be asked for token ids") == 1
     assert "return_token_ids" not in server.seen[-1]
-    assert [(g.ids, g.usage, g.finish) for g in answers[:6]] == [(None, 5, "stop")] * 3 + [(None, 10, "length")] * 3
+    assert [(g.ids, g.usage, g.finish) for g in answers] == [(None, 5, "stop")] * 3 + [(None, 10, "length")] * 3
     record = describe(answers[0], Grade(False, True, None, "no_box"), lambda: tokenizer)
     assert (record["tokens"], record["counted"]) == ({"total": 5, "thinking": 3, "answer": 1}, "usage")
 
 
-def test_usage_of_several_choices_is_none_s(model_dir: Path) -> None:
+def test_a_server_without_ids_and_usage_is_counted_again(model_dir: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    with Server(sampler(tokenizer, ids_known=False)) as server:
-        _, answers = ask_server(server, model_dir, batch_size=2)
-    records = [describe(g, Grade(False, True, None, "no_box"), lambda: tokenizer) for g in answers[:6]]
+    with Server(sampler(tokenizer, ids_known=False, usage=False)) as server:
+        _, answers = ask_server(server, model_dir)
+    records = [describe(g, Grade(False, True, None, "no_box"), lambda: tokenizer) for g in answers]
     assert {r["counted"] for r in records} == {"retokenized"}
     assert [r["finish"] for r in records] == ["stop"] * 3 + ["length"] * 3
 
 
-def test_a_server_s_other_errors_stay_errors(model_dir: Path) -> None:
-    requests = pytest.importorskip("requests")
-    with Server(lambda _: (400, {"error": "no such model"})) as server, pytest.raises(requests.HTTPError, match="400"):
+def test_a_server_s_other_errors_are_one_line(model_dir: Path) -> None:
+    pytest.importorskip("requests")
+    reply = (400, {"error": "no such model"})
+    with Server(lambda _: reply) as server, pytest.raises(AttnPOError, match="400.*no such model.*check address"):
         ask_server(server, model_dir)
-    assert ["return_token_ids" in payload for payload in server.seen] == [True, False]
+    assert ["return_token_ids" in payload for payload in server.seen][:2] == [True, False]
+
+
+def test_a_server_s_passing_errors_are_asked_again(model_dir: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    reply, failures = sampler(tokenizer), [503, 429]
+    with Server(lambda payload: (failures.pop(), {}) if failures else reply(payload)) as server:
+        _, answers = ask_server(server, model_dir, max_retries=3)
+    assert [len(g.ids) for g in answers] == [5] * 3 + [10] * 3
+    assert len(server.seen) == 8
 
 
 @pytest.mark.parametrize(
@@ -383,15 +423,103 @@ def test_thinking_that_a_server_takes_out_is_put_back(model_dir: Path, message: 
     assert {g.usage for g in answers} == {9}
 
 
+def test_what_lm_eval_would_take_out_stays(model_dir: Path) -> None:
+    """Its chat model strips the thinking by `think_end_token`; counts and grade would be wrong."""
+    body = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "a</think>b"}}]}
+    with Server(lambda _: (200, body)) as server:
+        _, answers = ask_server(server, model_dir, chat=True, think_end_token="</think>")
+    assert set(answers) == {"a</think>b"}
+
+
 def test_a_server_s_prompt_is_not_cut(model_dir: Path) -> None:
     """With its default length of 2048, lm-eval would send an empty prompt for a budget of 4096."""
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     with Server(sampler(tokenizer)) as server:
-        lm, _ = ask_server(server, model_dir)
-        number = len(server.seen)
-        with pytest.raises(AttnPOError, match="budget of 4096 exceed the 2047 tokens"):
-            lm.generate_until([request("attnpo_x", "3 tokens", max_gen_toks=4096)])
-    assert len(server.seen) == number
+        lm = api_model(server, model_dir)
+        lm.attnpo_sample([request("attnpo_x", "3 tokens", max_gen_toks=4096)])
+    (payload,) = server.seen
+    assert payload["prompt"] == [tokenizer("3 tokens", add_special_tokens=False)["input_ids"]]
+    assert payload["max_tokens"] == 4096
+
+
+# --- through lm-eval's own evaluation
+
+
+def simple_evaluate(model_dir: Path, limit: int = 2, **changes: Any) -> Any:
+    """As `lm_eval --tasks attnpo_testbed --model hf` runs it, but for the search of lm-eval's own task files."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    metadata = changes.pop("metadata", None)
+    manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False, metadata=metadata)
+    return lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(model_dir), "device": "cpu"},
+        task_manager=manager,
+        batch_size=16,
+        limit=limit,
+        **{"tasks": ["attnpo_testbed"], "gen_kwargs": "max_gen_toks=24", **changes},
+    )
+
+
+def test_the_group_through_lm_eval_itself(model_dir: Path) -> None:
+    results = simple_evaluate(model_dir)
+    tables = results["results"]
+    test, shifted = tables["attnpo_testbed_test"], tables["attnpo_testbed_shifted"]
+    assert test["responses,none"] == 2 * 4
+    assert 1 <= test["tokens,none"] <= 24
+    assert test["retokenized,none"] == 0
+    for name in ("avg@k", "pass@k", "tokens", "truncated", "missing_think_end", "redundant_steps"):
+        macro = (test[f"{name},none"] + shifted[f"{name},none"]) / 2
+        assert results["groups"]["attnpo_testbed"][f"{name},none"] == pytest.approx(macro)
+    sample = results["samples"]["attnpo_testbed_test"][0]
+    assert sample["arguments"][0][0].startswith("<|begin|><|user|>")
+    assert len(json.loads(json.dumps(sample))["responses"]) == 4
+
+
+def test_attnpo_eval_gives_the_samples_of_lm_eval(model_dir: Path, tmp_path: Path) -> None:
+    """Same seed, same batches: `lm_eval` and `attnpo eval` are two ways to the same numbers."""
+    results = simple_evaluate(model_dir, torch_random_seed=7)
+    options: dict[str, Any] = {"max_tokens": 24, "batch_size": 16, "seed": 7, "limit": 2}
+    path = evaluate.run_eval(str(model_dir), ["attnpo_testbed"], tmp_path, **options)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for task in ("attnpo_testbed_test", "attnpo_testbed_shifted"):
+        theirs = [record for sample in results["samples"][task] for record in sample["responses"]]
+        ours = [{k: v for k, v in line.items() if k in theirs[0]} for line in lines if line["task"] == task]
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("gen_kwargs", "longest"),
+    [("max_new_tokens=20", 20), ("max_tokens=20", 20), ("max_gen_toks=20,temperature=0", 20), (None, 256)],
+)
+def test_generation_arguments_mean_what_they_say(model_dir: Path, gen_kwargs: str | None, longest: int) -> None:
+    results = simple_evaluate(model_dir, limit=1, tasks=["attnpo_testbed_test"], gen_kwargs=gen_kwargs)
+    (sample,) = results["samples"]["attnpo_testbed_test"]
+    records = sample["responses"]
+    assert all(r["tokens"]["total"] == longest for r in records if r["finish"] == "length")
+    assert max(r["tokens"]["total"] for r in records) <= longest
+    greedy = "temperature=0" in (gen_kwargs or "")
+    assert (len({r["text"] for r in records}) == 1) == greedy
+    assert ({r["seed"] for r in records} == {None}) == greedy
+
+
+def test_stop_strings_are_refused(model_dir: Path) -> None:
+    """The counts would be of other tokens than the text: lm-eval cuts the text, not the ids."""
+    with pytest.raises(AttnPOError, match=r"attnpo_testbed_test: until=\['Question:'\]: .* leave it out"):
+        simple_evaluate(model_dir, gen_kwargs={"until": ["Question:"]})
+
+
+def test_predict_only_grades_and_runs_nothing(model_dir: Path) -> None:
+    (task,) = evaluate.load_tasks(["attnpo_testbed_test"]).values()
+    task.set_config(key="process_results", value=lambda *_: pytest.fail("graded"))
+    results = simple_evaluate(model_dir, tasks=[task], predict_only=True)
+    samples = results["samples"]["attnpo_testbed_test"]
+    assert [len(sample["resps"][0]) for sample in samples] == [4, 4]
+    assert all(sample["bypass"] == 0 for sample in samples)
+
+
+# --- attnpo eval
 
 
 def evaluate_tasks(model_dir: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -439,51 +567,79 @@ def test_run_eval_is_settled_by_its_seed(model_dir: Path, tmp_path: Path) -> Non
     assert first != other
 
 
+def test_two_processes_give_the_samples_of_one(model_dir: Path, tmp_path: Path) -> None:
+    one, two = (evaluate_tasks(model_dir, tmp_path / str(n), batch_size=5, processes=n) for n in (1, 2))
+    assert one == two
+
+
 def test_greedy_responses_are_all_alike(model_dir: Path, tmp_path: Path) -> None:
     lines = evaluate_tasks(model_dir, tmp_path / "a", tasks=["attnpo_testbed_test"], temperature=0.0, limit=1)
     assert len(lines) == 3
     assert len({line["text"] for line in lines}) == 1
+    assert {line["seed"] for line in lines} == {None}
+    stored = (tmp_path / "a" / "responses" / "samples.jsonl").read_text().splitlines()
+    assert len(stored) == 1  # asked for once
+
+
+def test_a_length_is_appended_to_each_problem(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(evaluate, "prompt_ids", lambda _, texts: asked.extend(texts) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate_tasks(model_dir, tmp_path, tasks=["attnpo_testbed_validation"], suffix=" Think for 90 tokens.")
+    expected = [f"{p.text} Think for 90 tokens." for p in problems.load("validation")[:4]]
+    assert asked == expected
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_run_eval_asks_a_server(model_dir: Path, tmp_path: Path, chat: bool) -> None:
+    pytest.importorskip("tenacity", reason="lm-eval's servers need its extra `api`")
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    with Server(sampler(tokenizer)) as server:
+        url = f"{server.url}/chat/completions" if chat else f"{server.url}/completions"
+        lines = evaluate_tasks(
+            model_dir, tmp_path, tasks=["attnpo_testbed_test"], backend="server", base_url=url, batch_size=4
+        )
+    assert len(lines) == 12 and len(server.seen) == 12
+    texts = [p.text for p in problems.load("test")[:4]]
+    if chat:
+        assert {p["messages"][0]["content"] for p in server.seen} == set(texts)
+    else:
+        found = {tokenizer.decode(p["prompt"][0]) for p in server.seen}
+        assert found == {templated_by(tokenizer, text) for text in texts}
+    assert {p["model"] for p in server.seen} == {str(model_dir)}
+    assert all(p["stop"] == [] and p["max_tokens"] == 32 for p in server.seen)
+    assert {line["counted"] for line in lines} == {"generated"}
+    assert len({line["seed"] for line in lines}) == 12
+
+
+def templated_by(tokenizer: Any, problem: str) -> str:
+    chat = [{"role": "user", "content": problem}]
+    return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tasks": ["attnpo_tesbed"]}, "no task 'attnpo_tesbed'; ours are .*attnpo_math500, .*attnpo_testbed, "),
-        ({"max_tokens": 4096}, "4096 tokens leaves no room in the model's 1024"),
+        ({"max_tokens": 4096}, "a budget of 4096 exceed the model's context of 1024 tokens; lower the budget"),
         ({"samples": 0}, "must be >= 1"),
+        ({"limit": 0}, "must be >= 1"),
+        ({"temperature": -1.0}, "attnpo_testbed_test: temperature -1, top_p 1, budget 32; take a temperature of 0"),
+        ({"top_p": 0.0}, "top_p 0, budget 32; take .* 0 < top_p <= 1"),
+        ({"max_tokens": 0}, "budget 0; take .* at least 1 token"),
+        ({"processes": 0}, "0 sampling processes; take 1 or more"),
+        ({"backend": "server"}, "base_url goes with backend server, and only with it; not None with 'server'"),
+        ({"base_url": "http://x/v1/completions"}, "base_url goes with backend server, and only with it"),
+        ({"backend": "server", "base_url": "http://x/v1"}, "'http://x/v1': give the whole address, such as"),
+        (
+            {"backend": "server", "base_url": "http://x/v1/completions", "processes": 2},
+            "2 processes with backend server: one asks",
+        ),
     ],
 )
 def test_run_eval_refuses(model_dir: Path, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(AttnPOError, match=message):
         evaluate_tasks(model_dir, tmp_path, **changes)
-
-
-def test_the_group_through_lm_eval_itself(model_dir: Path) -> None:
-    """As `lm_eval --tasks attnpo_testbed --model hf` runs it, but for the search of lm-eval's own task files."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False)
-    results: Any = lm_eval.simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(model_dir), "device": "cpu"},
-        tasks=["attnpo_testbed"],
-        task_manager=manager,
-        batch_size=16,
-        limit=2,
-        gen_kwargs="max_gen_toks=24",
-    )
-    tables = results["results"]
-    test, shifted = tables["attnpo_testbed_test"], tables["attnpo_testbed_shifted"]
-    assert test["responses,none"] == 2 * 4
-    assert 1 <= test["tokens,none"] <= 24
-    assert test["retokenized,none"] == 0
-    for name in ("avg@k", "pass@k", "tokens", "truncated", "missing_think_end", "redundant_steps"):
-        macro = (test[f"{name},none"] + shifted[f"{name},none"]) / 2
-        assert results["groups"]["attnpo_testbed"][f"{name},none"] == pytest.approx(macro)
-    sample = results["samples"]["attnpo_testbed_test"][0]
-    assert sample["arguments"][0][0].startswith("<|begin|><|user|>")
-    assert len(json.loads(json.dumps(sample))["responses"]) == 4
 
 
 # --- the import hook
@@ -677,18 +833,3 @@ def test_older_versions_without_the_module_are_left_alone(tmp_path: Path) -> Non
 
 def test_tasks_folder_is_the_checkouts() -> None:
     assert lm_eval_hook.tasks_folder() == str(ROOT / "tasks")
-
-
-def test_a_length_is_appended_to_the_problem() -> None:
-    from lm_eval.tasks import TaskManager
-
-    from attnpo.evaluation.evaluate import _append_to_prompt, load_tasks
-
-    manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False)
-    (task,) = load_tasks(["attnpo_testbed_validation"], manager).values()
-    document = task.test_docs()[3]
-    assert document["split"] == "validation"
-    assert task.doc_to_text(document) == document["text"]
-    _append_to_prompt(task, " Think for 90 tokens.")
-    assert task.doc_to_text(document) == document["text"] + " Think for 90 tokens."
-    assert task.doc_to_target(document) == document["answer"]

@@ -55,6 +55,16 @@ def test_local_problems_count(folder: Path, tmp_path: Path, monkeypatch: pytest.
     assert len({str(pinned), str(one), str(tasks_identity(["attnpo_amc23"]))}) == 3
 
 
+def test_the_files_of_livecodebench_count(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNPO_DATA", str(tmp_path))
+    (tmp_path / "livecodebench").mkdir()
+    found = []
+    for text in ("", "one\n", "two\n"):
+        (tmp_path / "livecodebench" / "test.jsonl").write_text(text)
+        found.append(tasks_identity(["attnpo_livecodebench"])["attnpo_livecodebench"])
+    assert len(set(found)) == 3
+
+
 def test_run_ids_follow(folder: Path, tmp_path: Path) -> None:
     section = {"tasks": ["attnpo_amc23"], "samples": None, "max_completion_tokens": 8, "batch_size": 2}
     profile = fake_profile(tmp_path, evaluate=section)

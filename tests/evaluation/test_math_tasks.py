@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +38,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     monkeypatch.setenv("ATTNPO_DATA", str(folder))
     return folder
-
-
-@pytest.fixture
-def counts_off() -> Iterator[None]:
-    """Undo `lm_eval_backends.install` after the test."""
-    from lm_eval.models.huggingface import HFLM
-
-    before = HFLM.generate_until
-    yield
-    HFLM.generate_until = before
 
 
 def manager(**metadata: Any) -> Any:
@@ -177,17 +166,6 @@ def test_data_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("ATTNPO_DATA", str(tmp_path))
     with pytest.raises(AttnPOError, match=r"aime2025: .*aime2025\.jsonl cannot be read"):
         load("attnpo_aime2025")
-
-
-def test_making_a_task_switches_exact_counts_on(data: Path, counts_off: None) -> None:
-    from lm_eval.models.huggingface import HFLM
-
-    def plain(self: Any, requests: Any) -> list[str]:
-        return []
-
-    HFLM.generate_until = plain
-    load("attnpo_aime2024")
-    assert HFLM.generate_until is not plain
 
 
 def test_plain_strings_are_counted_with_the_model_s_tokenizer(data: Path) -> None:

@@ -725,3 +725,13 @@ def test_a_real_model_through_lm_eval_itself(task: Any) -> None:
     table = results["results"]["attnpo_livecodebench"]
     assert table["responses,none"] == 12 and table["retokenized,none"] == 0 and table["avg@k,none"] == 0
     assert table["missing_think_end,none"] + table["parse_failed,none"] == pytest.approx(1)
+
+
+def test_predict_only_runs_no_program(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task.config, "process_results", "process_results")  # as lm-eval does it
+    monkeypatch.setattr(type(task), "prepare", lambda *_: pytest.fail("a program is run"))
+    task.build_all_requests(limit=1)
+    for request in task.instances:
+        request.resps = [respond(SUM_RIGHT)]
+    task.apply_filters()
+    assert task.process_results(task.test_docs()[0], [[respond(SUM_RIGHT)]]) == {"bypass": 0}

@@ -77,10 +77,20 @@ def test_a_killed_run_ends_with_the_samples_of_a_straight_one(tmp_path: Path, un
 def test_a_row_holds_key_ids_and_finish(tmp_path: Path) -> None:
     path = tmp_path / "new" / "samples.jsonl"
     with SampleFile(path, FIELDS) as file:
-        file.append(("é", 1), [1, 2], "length")
+        file.append(("é", 1), Sample([1, 2], "length"))
         assert json.loads(path.read_text()) == {"problem_id": "é", "k": 1, "response_ids": [1, 2], "finish": "length"}
-        file.append(("b", 0), [3], "stop")
-        assert [row["response_ids"] for row in file.rows([("b", 0), ("é", 1)])] == [[3], [1, 2]]
+        file.append(("b", 0), Sample([], None, "text \ud800", 3), seed=5)
+        rows = list(file.rows([("b", 0), ("é", 1)]))
+        assert rows[0] == {
+            "problem_id": "b",
+            "k": 0,
+            "response_ids": [],
+            "finish": None,
+            "seed": 5,
+            "text": "text \ud800",
+            "usage": 3,
+        }
+        assert rows[1]["response_ids"] == [1, 2]
         assert len(file) == 2
         with pytest.raises(KeyError):
             list(file.rows([("c", 0)]))
@@ -89,3 +99,17 @@ def test_a_row_holds_key_ids_and_finish(tmp_path: Path) -> None:
     path.write_text('{"problem_id": \n{}\n')
     with pytest.raises(AttnPOError, match=r"samples.jsonl:1: not JSON .*; delete"):
         SampleFile(path, FIELDS)
+
+
+def test_the_rows_of_other_files_are_seen_and_not_written_again(tmp_path: Path) -> None:
+    straight = fill(tmp_path / "straight.jsonl", FakeSampler(1))
+    with SampleFile(tmp_path / "one.jsonl", FIELDS) as one:
+        one.append(KEYS[3], Sample([13, 1], "stop"))
+        with SampleFile(tmp_path / "two.jsonl", FIELDS, [tmp_path / "one.jsonl"]) as two:
+            sampler = FakeSampler(1)
+            two.fill(sampler, KEYS, PROMPTS, SEEDS, temperature=1.0, max_new_tokens=2)
+            assert sampler.asked == len(KEYS) - 1
+            rows = list(two.rows(KEYS))
+    assert rows[3]["response_ids"] == [13, 1]
+    assert rows[:3] + rows[4:] == straight[:3] + straight[4:]
+    assert len((tmp_path / "two.jsonl").read_text().splitlines()) == len(KEYS) - 1

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from attnpo.errors import AttnPOError
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import load_model
-from attnpo.sampling.sampler import cut_at_end, prompt_ids, text_of
+from attnpo.sampling.sampler import Sample, check_room, cut_at_end, prompt_ids, text_of
 from attnpo.sampling.transformers import TransformersSampler, end_tokens, sample
 from attnpo.testbed import EMBEDDED, problems
 
@@ -126,4 +126,20 @@ def test_text_keeps_think_tags_and_drops_what_ends_it(loaded: Any) -> None:
     ],
 )
 def test_cut_at_end(row: list[int], ids: list[int], finish: str) -> None:
-    assert cut_at_end(row, {8, 9}) == (ids, finish)
+    assert cut_at_end(row, {8, 9}) == Sample(ids, finish)  # type: ignore[arg-type]
+
+
+def test_options_are_the_backend_s_own(loaded: Any, prompts: list[list[int]]) -> None:
+    options = {"temperature": 1.0, "max_new_tokens": 20}
+    greedy = sample(*loaded, prompts[:4], temperature=0.0, max_new_tokens=20)
+    first_alone = sample(*loaded, prompts[:4], **options, seed=1, options={"top_k": 1})
+    assert first_alone == greedy != sample(*loaded, prompts[:4], **options, seed=1)
+
+
+def test_what_does_not_fit_into_the_context_is_refused(loaded: Any, prompts: list[list[int]]) -> None:
+    longest = max(map(len, prompts))
+    message = f"a prompt of {longest} tokens and a budget of {1025 - longest} exceed the model's context of 1024 tokens"
+    with pytest.raises(AttnPOError, match=message):
+        next(TransformersSampler(*loaded, 4).sample(prompts, temperature=1.0, max_new_tokens=1025 - longest))
+    check_room(prompts, 10**9, None)
+    check_room([], 10, 10)

@@ -27,7 +27,8 @@ class FakeEngine:
         self.is_shut = False
         self.engine_core = SimpleNamespace(shutdown=lambda: setattr(self, "is_shut", True))
 
-    def add_request(self, request_id: str, prompt: dict[str, list[int]], params: Any) -> None:
+    def add_request(self, request_id: str, prompt: dict[str, list[int]], params: Any, lora_request: Any) -> None:
+        assert lora_request is None
         self.requests.append((request_id, prompt["prompt_token_ids"], params))
         self.most = max(self.most, len(self.requests))
 
@@ -98,13 +99,16 @@ def test_each_response_is_a_request_with_its_own_seed(engines: list[Any], monkey
 
 def test_vllm_is_asked_for_ids_without_a_top_k_cut(engines: list[Any]) -> None:
     sampler = make_sampler("vllm", EMBEDDED)
-    run = sampler.sample([[7], [8], [9]], temperature=0.6, top_p=0.9, max_new_tokens=3, seeds=[1, 2, 3])
+    run = sampler.sample(
+        [[7], [8], [9]], temperature=0.6, top_p=0.9, max_new_tokens=3, seeds=[1, 2, 3], options={"min_p": 0.1}
+    )
     next(run)
     ((engine, _),) = engines
     assert vars(engine.requests[0][2]) == {
         "temperature": 0.6,
         "top_p": 0.9,
         "top_k": -1,
+        "min_p": 0.1,
         "seed": 1,
         "max_tokens": 3,
         "detokenize": False,
@@ -116,7 +120,9 @@ def test_vllm_is_asked_for_ids_without_a_top_k_cut(engines: list[Any]) -> None:
 
 def test_a_prompt_without_room_for_its_response_is_refused(engines: list[Any]) -> None:
     sampler = make_sampler("vllm", EMBEDDED, max_model_len=10)
-    with pytest.raises(AttnPOError, match="prompt of 8 tokens leaves no room for 3 within the 10 tokens"):
+    with pytest.raises(
+        AttnPOError, match="prompt of 8 tokens and a budget of 3 exceed the model's context of 10 tokens"
+    ):
         list(sampler.sample([[1] * 8], temperature=1.0, max_new_tokens=3))
 
 

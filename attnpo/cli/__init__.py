@@ -1,0 +1,49 @@
+"""The command line: `attnpo probe | train | eval | study | table | report | run | check`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from attnpo.cli.evaluation import check, evaluate
+from attnpo.cli.results import report, run, table
+from attnpo.cli.training import probe, study, train
+from attnpo.errors import AttnPOError
+from attnpo.runs.runner import die_with_runner
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit code: 0, 1 (a check found a change), 2 (an error), 130 (interrupted).
+
+    Raises:
+        SystemExit: from the parser, for --help and for what it cannot parse.
+    """
+    die_with_runner()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
+    try:
+        commands: dict[str, Callable[..., Any]] = {
+            "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table, "report": report,
+            "run": run, "check": check,
+        }  # fmt: skip
+        code = tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="attnpo",
+            description="AttnPO: attention-guided process supervision for efficient reasoning.",
+            args=arguments,
+        )
+    except AttnPOError as error:
+        print(f"attnpo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("attnpo: interrupted; the same command goes on where this one stood", file=sys.stderr)
+        return 130
+    except Exception:  # Python's own exit code for these is 1, which says that a check found a change
+        logging.getLogger(__name__).exception("attnpo: this should not happen")
+        return 2
+    return int(code or 0)

@@ -1,0 +1,62 @@
+"""What the commands share: where results are, what is needed first, and a computation under its lock."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from attnpo.environment import checkout_root
+from attnpo.errors import AttnPOError
+from attnpo.runs.plan import probe_spec, train_spec
+from attnpo.runs.profile import Profile
+from attnpo.runs.store import Run
+
+ProfileName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.yaml")]
+Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
+
+def results_dir_of(profile: Profile, results: Path | None) -> Path:
+    """Where the runs of a profile are: under `results`, or the checkout's results/."""
+    return (results or checkout_root() / "results").absolute() / profile.results_name
+
+
+def need(run: Run, name: str, command: str) -> Path:
+    """A file of a run that must be done.
+
+    Raises:
+        AttnPOError: it is not, with the command that does it.
+    """
+    if not (run.done() if name == "heads.json" else run.state() == "finished"):
+        raise AttnPOError(f"{run.id} is not there yet; first: {command}")
+    return run.folder / name
+
+
+def heads_file_of(profile: Profile, results_dir: Path) -> Path:
+    """The profile's heads.json, of a probe that must be done."""
+    return need(Run.at(results_dir, probe_spec(profile)), "heads.json", f"attnpo probe {profile.option}")
+
+
+def trained_model(profile: Profile, results_dir: Path, method: str, seed: int) -> Path:
+    """The folder of a trained model, of a training that must be done."""
+    command = f"attnpo train {profile.option} --method {method} --seed {seed}"
+    return need(Run.at(results_dir, train_spec(profile, method, seed)), "model/config.json", command).parent
+
+
+def about(profile: Profile) -> dict[str, Any]:
+    """What a manifest says of the profile."""
+    return {"profile": profile.name, "quick": profile.quick}
+
+
+def compute(run: Run, command: str, work: Callable[[Path], Iterable[Path]], context: dict[str, Any]) -> None:
+    """Do a run unless it is finished, see `Run.compute`; on the first process of several."""
+    if int(os.environ.get("RANK", "0")) > 0:  # one process of several: the first keeps lock and manifest
+        if run.state() != "finished":
+            list(work(run.folder))
+        return
+    done = run.compute(command, work, context)
+    logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")

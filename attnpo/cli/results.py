@@ -1,0 +1,129 @@
+"""`attnpo table | report | run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from attnpo.cli.common import ProfileName, Results, results_dir_of
+from attnpo.environment import usable_cores
+from attnpo.errors import AttnPOError
+from attnpo.evaluation.tasks import check_consent
+from attnpo.runs.outlook import outlook
+from attnpo.runs.plan import RUNS_OF, all_jobs, left_to_do, only_methods, plan_command
+from attnpo.runs.profile import load_profile
+from attnpo.runs.runner import only_runner, run_jobs
+
+
+def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, results: Results = None) -> None:
+    """Derive tables and figures from what has been run, write and print them; runs nothing.
+
+    Args:
+        profile: a name in reproduce/profiles, or a YAML file.
+        artefact: one of those that the profile makes, or `all`: every one, and the page index.html.
+        quick: the table of the runs made with --quick.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    from attnpo.report import write_results
+
+    loaded = load_profile(profile, quick)
+    results_dir = results_dir_of(loaded, results)
+    _, plans = plan_command(loaded, artefact, None, results_dir)
+    write_results(loaded, artefact, plans, results_dir, loaded.option)
+
+
+def report(
+    samples: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[LABEL=]PATH...")],
+    base: Annotated[str | None, tyro.conf.arg(metavar="LABEL|[LABEL=]PATH")] = None,
+    out: Path = Path("attnpo-report"),
+    budgets: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="TOKENS...")] = None,
+    paper: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    bootstrap_seed: int = 0,
+) -> None:
+    """Report evaluations of our tasks, from lm-eval or from run folders: accuracy, lengths and how sure they are.
+
+    Args:
+        samples: lm-eval output folders (made with --log_samples), its sample files, run folders. Those of one label
+            are seeds of one method.
+        base: which of them, or which other one, the rest is compared with: paired differences and AES.
+        out: folder for report.md, .csv, .tex, problems.csv and figures.
+        budgets: token budgets at which accuracy is reported; if not given, that of the runs and its halves.
+        paper: model size (1.5B, 7B) whose published values of the same budget stand beside.
+        draws: bootstrap draws.
+        confidence: level of the intervals.
+        bootstrap_seed: seed of the draws.
+    """
+    from attnpo.report.comparison import write_comparison
+
+    options = {"draws": draws, "level": confidence, "seed": bootstrap_seed}
+    write_comparison(samples, out, Console(), base=base, budgets=budgets, paper=paper, **options)
+
+
+def run(
+    artefact: tyro.conf.Positional[str],
+    profile: ProfileName,
+    method: list[str] | None = None,
+    quick: bool = False,
+    recorded: bool = False,
+    confirm_run_unsafe_code: bool = False,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    results: Results = None,
+) -> None:
+    """Run everything behind a table or figure that has not been run yet, side by side, then write it.
+
+    Args:
+        artefact: `table1`; another name under the profile's `artefacts`; `all`: every one of them, then index.html; or
+            `tune`, which compares the trials of each method on validation problems and writes tune.csv.
+        profile: a name in reproduce/profiles, or a YAML file.
+        method: run only these methods (and what they need); the others stand as they are.
+        quick: merge the profile's section `quick`; results go to results/NAME-quick.
+        recorded: of runs whose samples or models are not here, take the records (those in the repository, say) in
+            place of running them again.
+        confirm_run_unsafe_code: agree to tasks that run, in a sandbox, programs that the model writes (LiveCodeBench).
+        jobs: how many runs side by side, one thread each; if not given, the profile's number or one a usable core.
+        dry_run: print the plan, what of it is there and how long the rest may take; run nothing.
+        results: folder of results; the checkout's results/ if not given.
+    """
+    loaded = load_profile(profile, quick)
+    results_dir = results_dir_of(loaded, results)
+    narrowed, plans = plan_command(loaded, artefact, method, results_dir)
+    plan = all_jobs(plans.values())
+    plan = plan if artefact == "tune" else only_methods(plan, method, artefact)
+    workers = (loaded.launch.workers or usable_cores()) if jobs is None else jobs
+    if workers < 1:
+        raise AttnPOError(f"--jobs {workers}: must be at least 1")
+    left = left_to_do(plan, recorded)
+    expected = "\n".join(outlook(loaded, plans, plan, left, workers))
+    if dry_run:
+        for job in plan:
+            print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
+        print(expected, file=sys.stderr)
+        return
+    asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
+    check_consent(asked, confirm_run_unsafe_code)
+    with only_runner(results_dir):
+        if artefact == "all":
+            print(expected, file=sys.stderr)
+        for job in plan:
+            job.run.clean()
+        console = Console(stderr=True)
+        not_done = run_jobs(narrowed, results_dir, plan, left, workers, console, confirm_run_unsafe_code)
+        finished = {job.kind for job in plan if job.run.done()}
+        from attnpo.report import write_results, write_trials
+
+        if artefact == "tune" and "eval" in finished:
+            write_trials(loaded, results_dir)
+        elif artefact == "all" or (artefact != "tune" and finished & set(RUNS_OF.get(artefact, ["eval"]))):
+            write_results(loaded, artefact, plans, results_dir, loaded.option)
+    if not_done:
+        raise AttnPOError(
+            f"{len(not_done)} of {len(plan)} runs are missing ({', '.join(job.title for job in not_done)}); "
+            "see the logs named above, then run the same command again"
+        )

@@ -1,0 +1,59 @@
+"""An evaluation of any model, without a profile."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import attnpo
+from attnpo.evaluation.settings import FreeEvaluation
+from attnpo.evaluation.tasks import check_consent, tasks_identity
+from attnpo.runs.store import Run
+from attnpo.testbed import model_identity
+
+
+def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
+    """The run under `folder`, there or not yet; what determines it are the options, the model and the tasks."""
+    spec = {
+        "kind": "eval",
+        "method": Path(options.model).name,
+        "seed": seed,
+        "model": model_identity(options.model, options.revision),
+        "attnpo": attnpo.__version__,
+        "evaluate": {name: value for name, value in asdict(options).items() if value is not None},
+        "tasks": tasks_identity(options.tasks),
+    }
+    return Run.at(folder, spec)
+
+
+def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: int | None, consent: bool) -> Path:
+    """Sample and grade, unless that is done already; the path of samples.jsonl.
+
+    Args:
+        options: the model, the tasks and how to sample.
+        seed: of sampling.
+        folder: of the runs.
+        processes: see `attnpo.evaluation.evaluate.run_eval`.
+        consent: the user's, to tasks that run what the model writes.
+
+    Raises:
+        AttnPOError: as `attnpo.evaluation.evaluate.run_eval`.
+    """
+    check_consent(options.tasks, consent)
+    run = free_run(options, seed, folder)
+    words = ["attnpo", "eval", "--seed", str(seed), *(["--confirm-run-unsafe-code"] if consent else [])]
+    for name, value in run.spec["evaluate"].items():
+        words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
+
+    def work(run_folder: Path) -> Iterable[Path]:
+        from attnpo.evaluation.evaluate import run_eval
+
+        asked: dict[str, Any] = asdict(options)
+        how: dict[str, Any] = {"seed": seed, "processes": processes, "confirm_run_unsafe_code": consent}
+        return [run_eval(asked.pop("model"), asked.pop("tasks"), run_folder, **asked, **how)]
+
+    run.compute(shlex.join(words), work, {"profile": None, "quick": False})
+    return run.folder / "samples.jsonl"
