@@ -73,7 +73,14 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"Seconds on one H100, an estimate that no run has confirmed, {expected} together:\n{times}.",
     )
-    parser.add_argument("--pieces", nargs="+", choices=list(PIECES), default=list(PIECES), metavar="PIECE", help="default: all, in the order below")
+    parser.add_argument(
+        "--pieces",
+        nargs="+",
+        choices=list(PIECES),
+        default=list(PIECES),
+        metavar="PIECE",
+        help="default: all, in the order below",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu", metavar="DIR")
     parser.add_argument("--minutes", type=float, default=8, help="no piece goes on after these (default 8)")
     parser.add_argument("--small", action="store_true", help="miniature shapes")

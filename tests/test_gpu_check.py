@@ -76,7 +76,8 @@ def test_scoring_is_compared_with_a_forward_pass(tmp_path: Path) -> None:
 def test_steps_are_timed_and_float32_moves_the_weights(tmp_path: Path) -> None:
     rows = measured("step", tmp_path)
     assert rows["AttnPO"]["ratio"] == round(rows["AttnPO"]["step_s"] / rows["TLMRE"]["step_s"], 3)
-    assert rows["TLMRE"]["scoring_share"] == 0
+    assert rows["TLMRE"]["scoring_share"] == rows["TLMRE"]["rescaled_share"] == 0
+    assert rows["AttnPO"]["scoring_share"] > 0 and rows["AttnPO"]["rescaled_share"] > 0
     for row in (rows["TLMRE"], rows["AttnPO"]):
         assert 1 <= row["padded_over_real"] < 1.2  # micro-batches of like length
         assert 100 < row["mean_tokens"] < 140  # lengths with a mean of 120

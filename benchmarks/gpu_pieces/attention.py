@@ -21,7 +21,7 @@ from transformers import (
 from attnpo.method.attention import Head, all_heads
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
-from gpu_pieces.inputs import Rows, Setting, random_model, response_ids, tokenizer
+from gpu_pieces.inputs import SMALL_SHARPER, Rows, Setting, random_model, response_ids, tokenizer
 
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.05}
 """Largest relative error of the step scores. bfloat16 was off by .001 to .005 on a CPU, and by .007 at 1.5B on an H200.
@@ -50,8 +50,6 @@ ARCHITECTURES: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 TINY_LENGTHS = (300, 170, 240)
 """Tokens of the responses that the small architectures are compared on."""
-SHARPER = 8.0
-"""Queries and keys of the small architectures, whose logits would be near 0 otherwise."""
 
 
 # scores
@@ -60,12 +58,12 @@ SHARPER = 8.0
 def scores(setting: Setting) -> Rows:
     """Each architecture in miniature with all of its heads, and a few layers of 1.5B at 4k tokens."""
     for name, config in ARCHITECTURES.items():
-        yield name, partial(compared, setting, config(), responses(TINY_LENGTHS), SHARPER)
-    length, sharper = (256, SHARPER) if setting.small else (4096, 2.0)
+        yield name, partial(compared, setting, config(), responses(TINY_LENGTHS), SMALL_SHARPER)
+    length = 256 if setting.small else 4096
     batch = responses([length - 16])
     yield (
         f"Qwen2, 4 layers of 1.5B, {length:,} tokens",
-        partial(compared, setting, setting.config(layers=4), batch, sharper),
+        partial(compared, setting, setting.config(layers=4), batch, setting.sharper),
     )
 
 
@@ -80,10 +78,10 @@ def compared(setting: Setting, config: PreTrainedConfig, batch: list[Response], 
     found: dict[str, Any] = {}
     for name in ("float32", "bfloat16"):
         dtype = getattr(torch, name)
-        model = random_model(config, dtype, setting.device, sharper=sharper)
+        model = random_model(config, dtype, setting.device, sharper)
         heads = all_heads(model)
         ours = score_batch(model, heads, batch)
-        reference = random_model(config, torch.float32, setting.device, "eager")
+        reference = random_model(config, torch.float32, setting.device, sharper, "eager")
         reference.load_state_dict(model.state_dict())
         del model
         pairs = [(own.float(), eager_scores(reference, heads, one)) for own, one in zip(ours, batch, strict=True)]
@@ -116,7 +114,7 @@ def eager_scores(model: PreTrainedModel, heads: Sequence[Head], response: Respon
 def scoring(setting: Setting) -> Rows:
     """At 4k and 16k tokens, as the trainer scores: `score_batch` on rows of one length."""
     dtype = torch.bfloat16 if setting.cuda else torch.float32
-    model = random_model(setting.config(), dtype, setting.device)
+    model = setting.model(dtype)
     for count, length in ((8, 64), (1, 256), (4, 256)) if setting.small else ((8, 4096), (1, 16384), (4, 16384)):
         yield f"{count} x {length:,}", partial(cost, setting, model, count, length)
 

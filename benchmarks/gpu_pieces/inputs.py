@@ -27,6 +27,10 @@ CHAT_TEMPLATE = (
 )
 TOKENS = 500
 """Tokens that the tokenizer knows: no more than the smallest model's vocabulary has."""
+WHOLE = [THINK_END, *PHRASE_SETS["corrected"].doubt[:8]]
+"""Tokens of their own, so that what a random model samples has steps too."""
+SMALL_SHARPER = 8.0
+"""Enlarges queries and keys of small models; their logits would be near 0 otherwise."""
 ANSWER_SHARE = 0.1
 """Tokens of the answer, F, over all of a response."""
 
@@ -57,9 +61,18 @@ class Setting:
         config.pad_token_id = tokens.pad_token_id
         return config
 
+    @property
+    def sharper(self) -> float:
+        """How far queries and keys are enlarged, see `random_model`."""
+        return SMALL_SHARPER if self.small else 2.0
+
+    def model(self, dtype: torch.dtype, **changed: int) -> PreTrainedModel:
+        """A random model of `config`."""
+        return random_model(self.config(**changed), dtype, self.device, self.sharper)
+
 
 def random_model(
-    config: PreTrainedConfig, dtype: torch.dtype, device: str, attention: str = "sdpa", sharper: float = 2.0
+    config: PreTrainedConfig, dtype: torch.dtype, device: str, sharper: float, attention: str = "sdpa"
 ) -> PreTrainedModel:
     """A model of random weights, the same ones each time, in evaluation mode.
 
@@ -85,7 +98,7 @@ def saved_model(setting: Setting, name: str, **changed: int) -> Path:
     folder = setting.scratch / name
     if not (folder / "tokenizer_config.json").is_file():  # written last
         dtype = torch.bfloat16 if setting.cuda else torch.float32
-        model = random_model(setting.config(**changed), dtype, setting.device)
+        model = setting.model(dtype, **changed)
         model.save_pretrained(folder)
         del model
         free_memory()
@@ -111,7 +124,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=TOKENS - 1,
+        vocab_size=TOKENS - len(WHOLE),
         special_tokens=[PAD, BOS, EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -125,7 +138,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
     )
-    tokens.add_tokens([THINK_END])
+    tokens.add_tokens(WHOLE)
     return tokens
 
 

@@ -23,7 +23,6 @@ from gpu_pieces.inputs import (
     Rows,
     Setting,
     peak_gib,
-    random_model,
     reset_peak,
     response_ids,
     saved_model,
@@ -46,7 +45,7 @@ def step(setting: Setting) -> Rows:
 
     def timed(name: str, attnpo: bool) -> dict[str, Any]:
         """The second step: the first one warms up."""
-        found, _ = train(setting, random_model(setting.config(), torch.float32, setting.device), 2, responses, attnpo)
+        found, _ = train(setting, setting.model(torch.float32), 2, responses, attnpo)
         first, second = found.pop("steps_s")
         seconds[name] = second
         ratio = {"ratio": round(second / seconds["TLMRE"], 3)} if attnpo and "TLMRE" in seconds else {}
@@ -64,7 +63,7 @@ def long(setting: Setting) -> Rows:
     length = 512 if setting.small else 16384
 
     def measured() -> dict[str, Any]:
-        model = random_model(setting.config(), torch.float32, setting.device)
+        model = setting.model(torch.float32)
         found, _ = train(setting, model, 1, response_ids([length] * GROUP))
         (only,) = found.pop("steps_s")
         return {"step_s": only, **found}
@@ -78,17 +77,17 @@ def colocated(setting: Setting) -> Rows:
 
 
 def with_vllm(setting: Setting) -> dict[str, Any]:
-    """Steps on a model with few tokens, so that by chance its responses have `</think>` and end."""
+    """Steps on a model with few tokens, so that by chance its responses have steps and `</think>`, and end."""
     if importlib.util.find_spec("vllm") is None:
         return {"skipped": "vLLM is not installed"}
-    start = time.perf_counter()
+    start, budget = time.perf_counter(), 128 if setting.small else 512
     model, _ = load_model(str(saved_model(setting, "few-tokens", vocab=TOKENS)), dtype=torch.float32)
     options: dict[str, Any] = {
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": 0.3,
-        "vllm_max_model_length": 640,
-        "max_completion_length": 512,
+        "vllm_max_model_length": budget + 128,
+        "max_completion_length": budget,
         "gradient_accumulation_steps": 16,
         "min_step_chars": 1,  # the texts are random
     }
@@ -117,8 +116,9 @@ def train(
         options: further arguments of `AttnPOConfig`.
 
     Returns:
-        what was measured (seconds of each step; the scoring's share of the last one; columns over real tokens of the
-        loss's forward passes; the peak of the memory), and the trainer's log, an entry a step.
+        what was measured (seconds of each step; in the last one the scoring's share of the time and the share of the
+        tokens that AttnPO rescales; columns over real tokens of the loss's forward passes; the peak of the memory), and
+        the trainer's log, an entry a step.
     """
     tokens = tokenizer()
     given: dict[str, Any] = {}
@@ -132,7 +132,8 @@ def train(
         heads=[list(head) for head in paper_heads(model.config)] if attnpo else None,
         length_reward="tlmre",
         length_reward_args={"alpha": 0.2},
-        credit={"warmup_steps": 0},
+        # With both, next to no score of random attention is under its baseline, and nothing would be rescaled.
+        credit={"schedule": False, "difficulty": False},
         learning_rate=LEARNING_RATE,
         num_generations=GROUP,
         per_device_train_batch_size=MICRO_BATCH,
@@ -165,6 +166,7 @@ def train(
     found = {
         "steps_s": clock.seconds,
         "scoring_share": log[-1].get("attnpo/scoring_time_share"),
+        "rescaled_share": log[-1]["attnpo/pa_token_share"] + log[-1]["attnpo/na_token_share"],
         "padded_over_real": round(columns.all / int(columns.real), 3),
         "peak_gib": peak_gib(setting),
         "mean_tokens": log[-1]["completions/mean_length"],
@@ -174,7 +176,7 @@ def train(
 
 def moved(setting: Setting, dtype: torch.dtype, responses: Sequence[Sequence[int]]) -> dict[str, Any]:
     """The share of the weights that three steps change, and by how much, in the first, a middle and the last layer."""
-    model = random_model(setting.config(), dtype, setting.device)
+    model = setting.model(dtype)
     last = model.config.num_hidden_layers - 1
     layers = nn.ModuleList([model.model.layers[number] for number in (0, last // 2, last)])
     before = {name: weight.detach().clone() for name, weight in layers.named_parameters() if weight.ndim == 2}
