@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable, Mapping
 
 import torch
 import transformers
@@ -53,7 +54,9 @@ def main() -> None:
     if args.model:
         model = AutoModel.from_pretrained(args.model, **options).to(args.device)
     else:
-        model = AutoModelForCausalLM.from_config(shape(args), **options).model.to(args.device)
+        base = QWEN2_1_5B if args.shape == "qwen2-1.5b" else TINY
+        sizes = {name: getattr(args, name) or value for name, value in base.items()}
+        model = AutoModelForCausalLM.from_config(qwen2(**sizes), **options).model.to(args.device)
     model.eval()
     config = model.config
     heads = paper_heads(config) if args.score_heads is None else parse_heads(args.score_heads)
@@ -73,25 +76,10 @@ def main() -> None:
     def scoring() -> None:
         attention_received(model, ids, mask, heads, queries, args.chunk_rows, stop_early=not args.full)
 
-    seconds: dict[str, list[float]] = {"plain": [], "scoring": []}
-    memory: dict[str, float] = {}
-    for repeat in range(args.repeats + 1):
-        for name, run in (("plain", plain), ("scoring", scoring)):
-            if args.device.startswith("cuda"):
-                torch.cuda.reset_peak_memory_stats()
-            start = time.perf_counter()
-            run()
-            if args.device.startswith("cuda"):
-                torch.cuda.synchronize()
-                memory[f"{name}_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-            if repeat:  # the first one warms up
-                seconds[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+    measured = alternating({"plain": plain, "scoring": scoring}, args.device, args.repeats)
     report = {
-        "ratio": round(median["scoring"] / median["plain"], 4),
-        "plain_s": round(median["plain"], 5),
-        "scoring_s": round(median["scoring"], 5),
-        **memory,
+        "ratio": round(measured["scoring_s"] / measured["plain_s"], 4),
+        **measured,
         "heads": heads,
         "tokens": int(mask.sum()),
         "queries": int(queries.sum()),
@@ -104,17 +92,37 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def shape(args: argparse.Namespace) -> Qwen2Config:
-    """The random model's config: a named shape with the given sizes in place of its own."""
-    base = QWEN2_1_5B if args.shape == "qwen2-1.5b" else TINY
-    size = {name: getattr(args, name) or value for name, value in base.items()}
+def alternating(passes: Mapping[str, Callable[[], object]], device: str, repeats: int) -> dict[str, float]:
+    """The median seconds of each pass, and the peak of its memory on a GPU: `NAME_s` and `NAME_peak_gib`.
+
+    The passes take turns, once for warming up and then `repeats` times.
+    """
+    cuda = device.startswith("cuda")
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    memory: dict[str, float] = {}
+    for repeat in range(repeats + 1):
+        for name, run in passes.items():
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            run()
+            if cuda:
+                torch.cuda.synchronize()
+                memory[f"{name}_peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+            if repeat:  # the first one warms up
+                seconds[name].append(time.perf_counter() - start)
+    return {**{f"{name}_s": round(statistics.median(values), 5) for name, values in seconds.items()}, **memory}
+
+
+def qwen2(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int, vocab: int) -> Qwen2Config:
+    """The configuration of a Qwen2 of these sizes."""
     return Qwen2Config(
-        num_hidden_layers=size["layers"],
-        hidden_size=size["hidden"],
-        intermediate_size=size["intermediate"],
-        num_attention_heads=size["heads"],
-        num_key_value_heads=size["kv_heads"],
-        vocab_size=size["vocab"],
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocab,
         max_position_embeddings=131072,
     )
 

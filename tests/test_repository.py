@@ -57,7 +57,7 @@ def test_pre_commit_uses_the_pinned_ruff() -> None:
 
 
 def test_scripts_are_valid_bash_and_executable() -> None:
-    scripts = [*(ROOT / "reproduce").glob("*.sh"), ROOT / ".ci" / "run"]
+    scripts = [*(ROOT / "reproduce").glob("*.sh"), ROOT / "benchmarks" / "gpu.sh", ROOT / ".ci" / "run"]
     assert len(scripts) >= 3
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
