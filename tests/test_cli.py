@@ -72,3 +72,40 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "--profile" in out
     assert "a YAML file" in " ".join(out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model testbed", "give either --profile NAME, or --model MODEL and --tasks TASK..."),
+        ("--tasks attnpo_testbed", "give either --profile NAME, or --model MODEL and --tasks TASK..."),
+        ("--profile tiny --max-tokens 5", "--max-tokens is the profile's business; leave it or --profile out"),
+        ("--model testbed --tasks attnpo_testbed --samples 0", "eval: samples: "),
+        ("--model testbed --tasks attnpo_testbed --backend server", "base_url goes with backend server"),
+        ("--profile tiny --backend server", "base_url goes with backend server"),
+        ("--model testbed --tasks attnpo_ood", "attnpo_livecodebench runs programs"),
+        ("--model testbed --tasks attnpo_nothing", "there is no task 'attnpo_nothing'"),
+    ],
+)
+def test_eval_says_what_is_wrong_before_it_loads_a_model(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnpo.evaluation.evaluate.load_tokenizer", lambda *_: pytest.fail("loaded"))
+    assert main(["eval", *words.split(), "--results", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_eval_without_a_profile_names_its_samples_and_is_done_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = "--model testbed --tasks attnpo_testbed_test --limit 2 --samples 1 --max-tokens 40 --processes 1"
+    words = about.split()
+    for _ in range(2):
+        assert main(["eval", *words, "--results", str(tmp_path)]) == 0
+    path = Path(capsys.readouterr().out.splitlines()[-1])
+    assert path.is_relative_to(tmp_path) and len(path.read_text().splitlines()) == 2
+    (run,) = (tmp_path / "raw").iterdir()
+    assert run.name.startswith("eval-testbed-s0-")
+    assert main(["eval", *words, "--results", str(tmp_path), "--seed", "1"]) == 0
+    assert len(list((tmp_path / "raw").iterdir())) == 2

@@ -12,7 +12,7 @@ from rich.console import Console
 from attnpo.cli.common import ProfileName, Results, results_dir_of
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
-from attnpo.evaluation.tasks import check_consent
+from attnpo.evaluation.tasks import check_tasks
 from attnpo.runs.outlook import outlook
 from attnpo.runs.plan import RUNS_OF, all_jobs, left_to_do, only_methods, plan_command
 from attnpo.runs.profile import load_profile
@@ -107,7 +107,7 @@ def run(
         print(expected, file=sys.stderr)
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
-    check_consent(asked, confirm_run_unsafe_code)
+    check_tasks(asked, confirm_run_unsafe_code)
     with only_runner(results_dir):
         if artefact == "all":
             print(expected, file=sys.stderr)

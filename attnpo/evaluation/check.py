@@ -29,6 +29,7 @@ from rich.table import Table
 
 from attnpo.environment import device, git_state, package_versions
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.tasks import check_tasks
 from attnpo.files import atomic_write_text, canonical_json, read_jsonl
 from attnpo.schema import STRICT, Count, Names, NotNegative, Seed, Share, TopP, build
 from attnpo.statistics.tables import sample_counts
@@ -252,6 +253,7 @@ def check(baseline: Baseline, model: str | None = None, revision: str | None = N
 def _measure(settings: Settings, expected: Mapping[str, str] | None = None) -> tuple[dict[str, str], Any, Any]:
     from attnpo.evaluation.evaluate import SAMPLES_FILE, load_tasks, problems_of, run_eval
 
+    check_tasks(settings.tasks, confirmed=False)
     data = {
         name: hashlib.sha256(canonical_json(problems_of(task, settings.limit)).encode()).hexdigest()
         for name, task in load_tasks(settings.tasks).items()

@@ -58,13 +58,16 @@ def task_groups() -> dict[str, list[str]]:
     return {name: unfold(name) for name in members}
 
 
-def check_consent(names: Iterable[str], confirmed: bool) -> None:
-    """Check that the user agreed if a task or group runs programs that a model wrote.
+def check_tasks(names: Iterable[str], confirmed: bool) -> None:
+    """Check that tasks and groups are ours, and that the user agreed if one of them runs programs that a model wrote.
 
     Raises:
-        AttnPOError: one of them does, and `confirmed` is false.
+        AttnPOError: one is not ours, or runs such programs while `confirmed` is false.
     """
-    groups = task_groups()
+    groups, names = task_groups(), list(names)
+    known = {*groups, *(str(content["task"]) for content in _task_configs() if "group" not in content)}
+    if unknown := [name for name in names if name not in known]:
+        raise AttnPOError(f"there is no task {unknown[0]!r}; ours are {', '.join(sorted(known))}")
     wanted = {task for name in names for task in groups.get(name, [name])}
     unsafe = {str(content["task"]) for content in _task_configs() if content.get("unsafe_code")} & wanted
     if unsafe and not confirmed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import attnpo
 from attnpo.evaluation.settings import FreeEvaluation
-from attnpo.evaluation.tasks import check_consent, tasks_identity
+from attnpo.evaluation.tasks import check_tasks, tasks_identity
 from attnpo.runs.store import Run
 from attnpo.testbed import model_identity
 
@@ -42,7 +42,7 @@ def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: in
     Raises:
         AttnPOError: as `attnpo.evaluation.evaluate.run_eval`.
     """
-    check_consent(options.tasks, consent)
+    check_tasks(options.tasks, consent)
     run = free_run(options, seed, folder)
     words = ["attnpo", "eval", "--seed", str(seed), *(["--confirm-run-unsafe-code"] if consent else [])]
     for name, value in run.spec["evaluate"].items():
