@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
@@ -197,7 +199,7 @@ def run_training(
         return out_dir / "model"
     model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
-    problems = load_problems(source.data, train.split)
+    problems = load_problems(source.data, train.split, source.data_revision)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
@@ -207,7 +209,7 @@ def run_training(
         str(dtype).removeprefix("torch."),
         "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32",
     )
-    with Grader() as grader:
+    with Grader(workers=grading_workers()) as grader:
         trainer = AttnPOTrainer(
             model=model,
             reward_funcs=Correctness(grader, tokenizer, problems, steps),
@@ -229,6 +231,15 @@ def run_training(
     del trainer, model  # they hold the process group
     leave_process_group()
     return out_dir / "model"
+
+
+def grading_workers() -> int:
+    """How many workers grade for this process, 1 to 4: the cores that it may use, shared by the node's processes.
+
+    The launcher says how many these are (`LOCAL_WORLD_SIZE`); where it does not, they are taken to be all of the run's.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerate.PartialState().num_processes)
+    return max(1, min(4, usable_cores() // processes))
 
 
 def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
