@@ -334,8 +334,9 @@ class AttnPOTrainer(GRPOTrainer):
 
     def _sharded(self) -> bool:
         """Whether the parameters are spread over the processes (FSDP, ZeRO-3)."""
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        return bool(self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3))
+        state = self.accelerator.state
+        deepspeed = getattr(state, "deepspeed_plugin", None)
+        return getattr(state, "fsdp_plugin", None) is not None or (deepspeed is not None and deepspeed.zero_stage == 3)
 
     # What is logged.
 
