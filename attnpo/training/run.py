@@ -133,7 +133,7 @@ def training_config(
         raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
-        shares = accelerate.PartialState().num_processes * arguments["gradient_accumulation_steps"]
+        shares = process_state().num_processes * arguments["gradient_accumulation_steps"]
         if rollouts % shares:
             raise AttnPOError(
                 f"{rollouts} rollouts a step do not divide by {shares} (processes x gradient_accumulation_steps); "
@@ -192,7 +192,7 @@ def run_training(
     checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
     if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
         logger.info("%s is the end of the training", checkpoint.name)
-        if accelerate.PartialState().is_main_process:
+        if process_state().is_main_process:
             _take_model(checkpoint, out_dir)
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
@@ -238,7 +238,7 @@ def grading_workers() -> int:
 
     The launcher says how many these are (`LOCAL_WORLD_SIZE`); where it does not, they are taken to be all of the run's.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerate.PartialState().num_processes)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or process_state().num_processes)
     return max(1, min(4, usable_cores() // processes))
 
 
@@ -282,6 +282,11 @@ def _take_model(checkpoint: Path, out_dir: Path) -> None:
     cut_log(out_dir / "log.jsonl", history)
 
 
+def process_state() -> accelerate.PartialState:
+    """accelerate's state of this process. On CPUs it sees the other processes only if it is told to compute there."""
+    return accelerate.PartialState(cpu=not torch.cuda.is_available())
+
+
 def leave_process_group() -> None:
     """End the communication between processes. Every process calls it last, when nothing holds the trainer any more.
 
@@ -290,4 +295,4 @@ def leave_process_group() -> None:
     only if nothing else holds it, and the trainer's model holds it in a cycle of references, hence the collection.
     """
     gc.collect()
-    accelerate.PartialState().destroy_process_group()
+    process_state().destroy_process_group()
