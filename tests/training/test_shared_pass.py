@@ -27,10 +27,11 @@ def all_but_one(completions: list[Any], **_: Any) -> list[float]:
 
 
 def made(folder: Path, **changes: Any) -> AttnPOTrainer:
-    dropout = changes.pop("dropout", 0.0)
+    dropout, rollout_func = changes.pop("dropout", 0.0), changes.pop("rollout_func", None)
     return AttnPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(MODEL_DIR, attention_dropout=dropout),
         reward_funcs=all_but_one,
+        rollout_func=rollout_func,
         args=AttnPOConfig(output_dir=str(folder), **SETTINGS | LONG | changes),
         train_dataset=datasets.Dataset.from_list(ROWS),
         processing_class=AutoTokenizer.from_pretrained(MODEL_DIR),
@@ -138,3 +139,29 @@ def test_dropout_takes_a_pass_of_its_own(tmp_path: Path) -> None:
     trainer.train()
     assert trainer._read is None
     assert trainer.state.log_history[0]["attnpo/mean_gamma"] < 1
+
+
+def test_rollouts_of_vllm_share_the_pass(tmp_path: Path) -> None:
+    """TRL's way with vLLM, on policy; transformers samples in its place, as there is none here."""
+
+    def sampled(prompts: list[Any], trainer: AttnPOTrainer) -> dict[str, Any]:
+        trainer.use_vllm = False
+        ids, *_ = trainer._tokenize_prompts(prompts)
+        completions, _ = trainer._generate_single_turn(ids, None, {}, 4)
+        trainer.use_vllm = True
+        logprobs = [[0.0] * len(completion) for completion in completions]
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logprobs}
+
+    trainer = made(tmp_path, rollout_func=sampled)
+    assert not trainer._shares_pass()
+    trainer.use_vllm = True
+    trainer._last_loaded_step = 0  # the engine has the weights
+    seen: list[dict[str, Any]] = []
+    generate = trainer._generate_and_score_completions
+    trainer._generate_and_score_completions = lambda inputs: seen.append(generate(inputs)) or seen[-1]  # type: ignore
+    trainer.train()
+    assert "importance_sampling_ratio" in seen[0]
+    assert trainer._read
+    assert trainer.state.log_history[0]["attnpo/mean_gamma"] < 1
+    trainer.vllm_importance_sampling_correction = False
+    assert not trainer._shares_pass()
