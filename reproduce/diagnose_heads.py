@@ -37,7 +37,7 @@ def main(name: str) -> None:
     probe = Run.at(results, probe_spec(profile))
     ranking = HeadRanking.load(probe.folder / "heads.json")
     model, tokenizer = load_model(profile.model)
-    problems = load_problems(profile.data, profile.probe.split)[: profile.probe.problems]
+    problems = load_problems(profile.data, profile.probe.split, profile.data_revision)[: profile.probe.problems]
     items = {item.id: item for item in problems}
     samples = probe.folder / "samples.jsonl"  # what is missing there is sampled
     responses = [

@@ -69,7 +69,7 @@ def reach(profile: Profile, label: str, folder: Path | str) -> pd.DataFrame:
     """The rows of one model."""
     assert profile.study is not None
     tokenizer = load_tokenizer(str(folder))
-    items = load_problems(profile.data, "shifted")
+    items = load_problems(profile.data, "shifted", profile.data_revision)
     table = token_bytes_table(tokenizer)
     source = dataclasses.replace(profile.source, model=str(folder))
     settings = dataclasses.replace(profile.study, samples=SAMPLES)

@@ -7,9 +7,10 @@ as ever. Softmax rows are computed for the answer's tokens only, a chunk at a ti
 these rows are multiplied with the values and compared with what the model's attention returned: a mechanism
 that plain softmax does not describe (attention sinks, position biases) ends in an error, not in wrong scores.
 
-Padding: the forward pass runs on sequences moved to the left edge, without a mask. A causal model never looks
-at what stands behind a token, so this equals any padding side with position ids counted from the first real
-token (attention_mask.cumsum(1) - 1), while attention backends keep their fast causal path.
+Padding: the forward pass of `attention_received` runs on sequences moved to the left edge, without a mask. A causal
+model never looks at what stands behind a token, so this equals any padding side with position ids counted from the
+first real token (attention_mask.cumsum(1) - 1), while attention backends keep their fast causal path. `read_attention`
+reads a pass that somebody else makes, with the padding that it has.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def attention_received(
             places = order[batch, : max(max(lengths[s] for s in batch), 1)]
             chunks = _plan(
                 queries[batch].gather(1, places),
+                torch.zeros(len(batch), dtype=torch.long, device=input_ids.device),
                 [lengths[s] for s in batch],
                 max(1, chunk_rows // max(map(len, layers.values()))),
             )
@@ -114,36 +116,44 @@ def attention_received(
                     model(input_ids=ids, use_cache=False, **_one_logit(model))
             index = places[:, None].expand(-1, len(heads), -1)
             received[batch] = received[batch].scatter(2, index, out)
-    if not torch.isfinite(received).all():
-        bad = heads[int((~torch.isfinite(received)).any(2).any(0).nonzero()[0])]
-        raise AttnPOError(f"attention of (layer, head) {bad} is not finite: check the model's weights and dtype")
+    _check_finite(received, heads)
     return received
 
 
-def step_scores(received: Tensor, step_ids: Tensor, n_steps: int) -> Tensor:
-    """Step scores of each head (paper: S_k before the mean over heads).
+@contextmanager
+def read_attention(
+    model: nn.Module,
+    attention_mask: Tensor,
+    heads: Sequence[Head],
+    query_mask: Tensor,
+    chunk_rows: int = 4096,
+) -> Iterator[Tensor]:
+    """Read the heads during the one forward pass that the caller makes inside, without gradients.
+
+    The pass is the caller's: its mode, its layers, its masks. So no dropout may be on, and positions must be relative
+    (rotary) where it counts them from the padding.
 
     Args:
-        received: (B, H, T) from `attention_received`.
-        step_ids: (B, T) long, the step of each token, -1 for tokens of no step.
-        n_steps: K, the number of columns to return; at least the largest step id + 1.
+        model, heads, query_mask, chunk_rows: as for `attention_received`.
+        attention_mask: (B, T) as the pass is given it; the tokens of a sequence stand together, padding on both sides.
 
-    Returns:
-        (B, H, K): attention received by the step's tokens over their number; NaN where a step has no token.
+    Yields:
+        (B, H, T) as `attention_received` returns it, filled in by the pass.
 
     Raises:
-        AttnPOError: a step id outside -1 to K - 1, or shapes that do not fit.
+        AttnPOError: as `attention_received`; also if the pass does not reach a wanted layer.
     """
-    if received.ndim != 3 or step_ids.shape != (received.shape[0], received.shape[2]):
-        raise AttnPOError(f"step_ids {tuple(step_ids.shape)} do not fit received {tuple(received.shape)}: give (B, T)")
-    if step_ids.numel() and (int(step_ids.min()) < -1 or int(step_ids.max()) >= n_steps):
-        raise AttnPOError(f"step ids {int(step_ids.min())} to {int(step_ids.max())}: give -1 to {n_steps - 1}")
-    columns = torch.where(step_ids < 0, n_steps, step_ids)  # one more column takes what belongs to no step
-    sums = received.new_zeros(*received.shape[:2], n_steps + 1)
-    sums.scatter_add_(2, columns[:, None].expand_as(received), received)
-    tokens = received.new_zeros(received.shape[0], n_steps + 1)
-    tokens.scatter_add_(1, columns, torch.ones_like(columns, dtype=received.dtype))
-    return (sums / tokens[:, None])[:, :, :n_steps]  # 0 / 0 is NaN
+    decoder = _decoder(_unwrap(model))
+    layers = _heads_by_layer(decoder, heads)
+    _check_inputs(attention_mask, attention_mask, query_mask, chunk_rows, None)
+    present, width = attention_mask.bool(), attention_mask.shape[1]
+    starts = present.int().argmax(1)
+    ends = torch.where(present.any(1), width - present.flip(1).int().argmax(1), 0).tolist()
+    chunks = _plan(query_mask.bool(), starts, ends, max(1, chunk_rows // max(map(len, layers.values()))))
+    received = torch.zeros(len(present), len(heads), width, device=attention_mask.device)
+    with _reading(decoder, layers, chunks, received):
+        yield received
+    _check_finite(received, heads)
 
 
 class _Chunk(NamedTuple):
@@ -152,11 +162,15 @@ class _Chunk(NamedTuple):
     sequences: Tensor  # (b,)
     rows: Tensor  # (b, c) token positions
     valid: Tensor  # (b, c) float, 0 for filling
+    starts: Tensor  # (b,) keys before this one are padding
     n_keys: int  # keys behind this one are padding in all b sequences
 
 
-def _plan(queries: Tensor, lengths: list[int], rows_at_once: int) -> list[_Chunk]:
-    """Cut the queries (B, T) into chunks of at most `rows_at_once`, sequences with similar |F| together."""
+def _plan(queries: Tensor, starts: Tensor, ends: list[int], rows_at_once: int) -> list[_Chunk]:
+    """Cut the queries (B, T) into chunks of at most `rows_at_once`, sequences with similar |F| together.
+
+    starts, ends: the first token of each of the B sequences, and one past the last.
+    """
     device = queries.device
     counts = queries.sum(1).tolist()
     by_count = sorted((s for s in range(len(counts)) if counts[s]), key=lambda s: -counts[s])
@@ -170,11 +184,11 @@ def _plan(queries: Tensor, lengths: list[int], rows_at_once: int) -> list[_Chunk
         valid = torch.arange(most, device=device) < torch.tensor([counts[s] for s in group], device=device)[:, None]
         rows = positions[sequences, :most]
         rows = torch.where(valid, rows, rows[:, :1])  # filling repeats a real row, so that no row is all masked
-        n_keys = max(lengths[s] for s in group)
+        n_keys = max(ends[s] for s in group)
         at_once = max(1, rows_at_once // len(group))
         for start in range(0, most, at_once):
             part = slice(start, start + at_once)
-            chunks.append(_Chunk(sequences, rows[:, part], valid[:, part].float(), n_keys))
+            chunks.append(_Chunk(sequences, rows[:, part], valid[:, part].float(), starts[sequences], n_keys))
     return chunks
 
 
@@ -240,7 +254,9 @@ class _Reader:
         if self.chunks:
             # From the first chunk, which holds the sequences with most queries.
             first = self.chunks[0]
-            sample = _Chunk(first.sequences[:8], first.rows[:8, -1:], first.valid[:8, -1:], first.n_keys)
+            sample = _Chunk(
+                first.sequences[:8], first.rows[:8, -1:], first.valid[:8, -1:], first.starts[:8], first.n_keys
+            )
             batch = sample.sequences[:, None]
             ours = weights(sample) @ value[batch, kv_heads, : sample.n_keys].float()
             if output.shape[:3] != (n_sequences, n_tokens, n_heads):
@@ -259,8 +275,10 @@ class _Reader:
             head = heads if mask.shape[1] > 1 else heads.new_zeros(1)
             # Basic slicing first is a view, so that only the chunk's rows are copied.
             return mask[..., : chunk.n_keys][batch[:, None, None], head[:, None], chunk.rows[:, None]]
-        behind = chunk.rows[:, None, :, None] - torch.arange(chunk.n_keys, device=chunk.rows.device)
-        return (behind >= 0) & (behind < window) if window else behind >= 0
+        keys = torch.arange(chunk.n_keys, device=chunk.rows.device)
+        behind = chunk.rows[:, None, :, None] - keys
+        visible = (behind >= 0) & (keys >= chunk.starts[:, None, None, None])
+        return visible & (behind < window) if window else visible
 
     def _unreadable(self, what: str) -> AttnPOError:
         return AttnPOError(
@@ -397,6 +415,12 @@ def _heads_by_layer(decoder: Any, heads: Sequence[Head]) -> dict[int, list[tuple
             raise AttnPOError(f"layer {layer} has no softmax attention: give one of the layers {with_attention}")
         layers.setdefault(layer, []).append((head, place))
     return layers
+
+
+def _check_finite(received: Tensor, heads: Sequence[Head]) -> None:
+    if not torch.isfinite(received).all():
+        bad = heads[int((~torch.isfinite(received)).any(2).any(0).nonzero()[0])]
+        raise AttnPOError(f"attention of (layer, head) {bad} is not finite: check the model's weights and dtype")
 
 
 def _check_inputs(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from attnpo.method.attention import Head, attention_received, step_scores
+from attnpo.errors import AttnPOError
+from attnpo.method.attention import Head, attention_received, read_attention
 from attnpo.method.steps import TokenSteps
 
 
@@ -62,18 +64,87 @@ def score_batch(
     width = max(r.n_tokens for r in batch)
     device = device or next(model.parameters()).device
     ids, mask = torch.zeros(2, len(batch), width, dtype=torch.long, device=device)
-    queries = torch.zeros_like(ids, dtype=torch.bool)
-    step_ids = torch.full_like(ids, -1)
-    for row, (prompt, response, steps) in enumerate(batch):
-        start, end = len(prompt), len(prompt) + len(response)
-        ids[row, :end] = torch.tensor([*prompt, *response])
-        mask[row, :end] = 1
-        if steps is None:
-            queries[row, end - 1] = True
-        else:
-            queries[row, start + steps.answer[0] : start + steps.answer[1]] = True
-            step_ids[row, start:end] = torch.tensor(steps.step_of_token)
-    received = attention_received(model, ids, mask, heads, queries, **options)
-    counts = [len(r.steps.steps) if r.steps else 0 for r in batch]
+    for row, response in enumerate(batch):
+        ids[row, : response.n_tokens] = torch.tensor([*response.prompt_ids, *response.ids])
+        mask[row, : response.n_tokens] = 1
+    steps = [r.steps for r in batch]
+    queries, step_ids = _places(steps, [len(r.prompt_ids) for r in batch], mask)
+    for row, response in enumerate(batch):
+        if response.steps is None:
+            queries[row, response.n_tokens - 1] = True
+    return _of_each(attention_received(model, ids, mask, heads, queries, **options), step_ids, steps)
+
+
+@contextmanager
+def scoring_pass(
+    model: nn.Module,
+    heads: Sequence[Head],
+    steps: Sequence[TokenSteps | None],
+    attention_mask: Tensor,
+    start: int,
+    **options: Any,
+) -> Iterator[list[Tensor]]:
+    """Step scores from the one forward pass that the caller makes inside, see `attnpo.method.attention.read_attention`.
+
+    Args:
+        model, heads: as for `score_batch`.
+        steps: those of the B responses; None scores nothing.
+        attention_mask: (B, T) as the pass is given it, prompts padded on the left and responses on the right.
+        start: the column at which all responses begin.
+        options: of `attnpo.method.attention.read_attention` (`chunk_rows`).
+
+    Yields:
+        An empty list, which holds the step scores (H, K) of each of the B responses after the pass.
+
+    Raises:
+        AttnPOError: as `attnpo.method.attention.read_attention`.
+    """
+    queries, step_ids = _places(steps, [start] * len(steps), attention_mask)
+    scores: list[Tensor] = []
+    with read_attention(model, attention_mask, heads, queries, **options) as received:
+        yield scores
+    scores += _of_each(received, step_ids, steps)
+
+
+def step_scores(received: Tensor, step_ids: Tensor, n_steps: int) -> Tensor:
+    """Step scores of each head (paper: S_k before the mean over heads).
+
+    Args:
+        received: (B, H, T) from `attention_received`.
+        step_ids: (B, T) long, the step of each token, -1 for tokens of no step.
+        n_steps: K, the number of columns to return; at least the largest step id + 1.
+
+    Returns:
+        (B, H, K): attention received by the step's tokens over their number; NaN where a step has no token.
+
+    Raises:
+        AttnPOError: a step id outside -1 to K - 1, or shapes that do not fit.
+    """
+    if received.ndim != 3 or step_ids.shape != (received.shape[0], received.shape[2]):
+        raise AttnPOError(f"step_ids {tuple(step_ids.shape)} do not fit received {tuple(received.shape)}: give (B, T)")
+    if step_ids.numel() and (int(step_ids.min()) < -1 or int(step_ids.max()) >= n_steps):
+        raise AttnPOError(f"step ids {int(step_ids.min())} to {int(step_ids.max())}: give -1 to {n_steps - 1}")
+    columns = torch.where(step_ids < 0, n_steps, step_ids)  # one more column takes what belongs to no step
+    sums = received.new_zeros(*received.shape[:2], n_steps + 1)
+    sums.scatter_add_(2, columns[:, None].expand_as(received), received)
+    tokens = received.new_zeros(received.shape[0], n_steps + 1)
+    tokens.scatter_add_(1, columns, torch.ones_like(columns, dtype=received.dtype))
+    return (sums / tokens[:, None])[:, :, :n_steps]  # 0 / 0 is NaN
+
+
+def _places(steps: Sequence[TokenSteps | None], starts: Sequence[int], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the answers are, (B, T) bool, and the step of each token, (B, T) long; response b begins at `starts[b]`."""
+    queries = torch.zeros_like(attention_mask, dtype=torch.bool)
+    step_ids = torch.full_like(attention_mask, -1, dtype=torch.long)
+    for row, (found, start) in enumerate(zip(steps, starts, strict=True)):
+        if found is not None:
+            queries[row, start + found.answer[0] : start + found.answer[1]] = True
+            step_ids[row, start : start + len(found.step_of_token)] = torch.tensor(found.step_of_token)
+    return queries, step_ids
+
+
+def _of_each(received: Tensor, step_ids: Tensor, steps: Sequence[TokenSteps | None]) -> list[Tensor]:
+    """Step scores (H, K) of each response from attention (B, H, T); K is its number of steps."""
+    counts = [len(found.steps) if found else 0 for found in steps]
     scores = step_scores(received, step_ids, max(1, *counts))
     return [scores[row, :, :count] for row, count in enumerate(counts)]

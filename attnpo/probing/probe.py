@@ -66,7 +66,7 @@ def run_probe(
     """
     label = labeler_for(source.data)
     tokenizer = load_tokenizer(source.model, source.revision)
-    problems = load_problems(source.data, settings.split)[: settings.problems]
+    problems = load_problems(source.data, settings.split, source.data_revision)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
     rows = sample_responses(source, settings, tokenizer, problems, out_dir / "samples.jsonl", seed)
     graded = [row["correct"] and (by_id[row["problem_id"]], row["prompt_ids"], row["response_ids"]) for row in rows]

@@ -24,6 +24,8 @@ class Source:
     """Hub revision, if `model` is a hub id."""
     data: str
     """The embedded problems, a JSON-lines file or a hub data set, see `attnpo.testbed.load_problems`."""
+    data_revision: str | None = None
+    """Hub revision, if `data` is a hub data set."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

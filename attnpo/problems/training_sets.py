@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,27 @@ from attnpo.errors import AttnPOError, first_line
 from attnpo.files import json_lines
 from attnpo.problems.problem import Problem
 
+logger = logging.getLogger(__name__)
+FILES = (".jsonl", ".json")
+"""How the names of files end; any other source is a hub data set."""
 
-def load(source: str, split: str) -> list[Problem]:
+
+def load(source: str, split: str, revision: str | None = None) -> list[Problem]:
     """The problems of one split.
 
     Args:
         source: the path of a JSON-lines file (`.jsonl` or `.json`), each line an object with `problem`, `answer` and,
             if there is one, `id`; or the name of a hub data set with the columns `problem` and `answer`.
         split: a split of the hub data set; a file has no splits and ignores it.
+        revision: the hub data set's commit, branch or tag; a file has none. None takes what the hub has now, with a
+            warning.
 
     Raises:
         AttnPOError: no such file or data set, a line that is not JSON, or one without problem or answer.
     """
-    if source.endswith((".jsonl", ".json")):
+    if source.endswith(FILES):
         return _from_file(Path(source))
-    return _from_hub(source, split)
+    return _from_hub(source, split, revision)
 
 
 def _from_file(path: Path) -> list[Problem]:
@@ -37,15 +44,21 @@ def _from_file(path: Path) -> list[Problem]:
     return problems
 
 
-def _from_hub(source: str, split: str) -> list[Problem]:
+def _from_hub(source: str, split: str, revision: str | None) -> list[Problem]:
     import datasets
 
+    if revision is None:
+        logger.warning(
+            "data set %s has no revision: later runs may see other problems; set `data_revision` in the profile to the "
+            "hub's commit",
+            source,
+        )
     try:
-        rows = datasets.load_dataset(source, split=split)
+        rows = datasets.load_dataset(source, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise AttnPOError(
-            f"data set {source!r}, split {split!r} could not be loaded ({first_line(error)}); check name and network, "
-            "or give a JSON-lines file"
+            f"data set {source!r}, split {split!r}, revision {revision!r} could not be loaded ({first_line(error)}); "
+            "check name, revision and network, or give a JSON-lines file"
         ) from error
     return [_problem(row, f"{source}[{split}] row {i}", str(i)) for i, row in enumerate(rows)]
 

@@ -31,7 +31,7 @@ from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES
 from attnpo.runs.store import Run, run_id
 from attnpo.schema import build
-from attnpo.testbed import EMBEDDED, model_identity
+from attnpo.testbed import EMBEDDED, model_identity, on_hub
 from attnpo.training.settings import MethodSection, TrainSection
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
@@ -116,10 +116,10 @@ def _with_spec_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def problems_identity(data: str, split: str) -> str:
-    """SHA-256 of a split's problems and answers; a data set on the hub goes by its name alone."""
-    if data != EMBEDDED and not data.endswith((".json", ".jsonl")):
-        return data
+def problems_identity(data: str, split: str, revision: str | None = None) -> str:
+    """SHA-256 of a split's problems and answers; a hub data set goes by its name and, if it is set, its revision."""
+    if on_hub(data):
+        return data if revision is None else f"{data}@{revision}"
     from attnpo.testbed import load_problems
 
     rows = [[item.id, item.text, item.answer] for item in load_problems(data, split)]
@@ -132,7 +132,7 @@ def probe_spec(profile: Profile) -> dict[str, Any]:
         **_common(profile, "probe", 0),
         "steps": _in_spec(profile.steps),
         "probe": _in_spec(profile.probe),
-        "problems": problems_identity(profile.data, profile.probe.split),
+        "problems": problems_identity(profile.data, profile.probe.split, profile.data_revision),
     }
 
 
@@ -152,7 +152,7 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
         "settings": settings,
         "steps": _in_spec(profile.steps) if section.attnpo else None,
         "train": _in_spec(profile.train),
-        "problems": problems_identity(profile.data, profile.train.split),
+        "problems": problems_identity(profile.data, profile.train.split, profile.data_revision),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
 
@@ -191,7 +191,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         settings["backend"] = study.backend
     spec: dict[str, Any] = {**_common(profile, kind, seed), "study": settings}
     if kind == "responses":
-        return {**spec, "problems": problems_identity(profile.data, study.split)}
+        return {**spec, "problems": problems_identity(profile.data, study.split, profile.data_revision)}
     spec |= {"responses": run_id(study_spec(profile, "responses")), "steps": _in_spec(profile.steps)}
     if kind == "stability":
         assert method is not None

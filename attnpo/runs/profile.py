@@ -20,7 +20,7 @@ from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
 from attnpo.runs.settings import BASE, BASES, ArtefactSection, LaunchSection, ReportSection, TuningSection
 from attnpo.schema import STRICT, NotNegative, Seeds, build, listed, merge, nearest, read_yaml
-from attnpo.testbed import EMBEDDED
+from attnpo.testbed import EMBEDDED, on_hub
 from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 
 COMPOSED = "+attnpo"
@@ -41,6 +41,8 @@ class Profile:
     data: str = EMBEDDED
     """Problems to probe and train on: `testbed`, a JSON-lines file with `problem` and `answer` on each line,
     or a hub data set."""
+    data_revision: str | None = None
+    """Hub revision, if `data` is a hub data set; null: what the hub has when a run loads it, with a warning."""
     seeds: Seeds = field(default_factory=lambda: [0])
     """Seeds of every method, see `seeds_of`."""
     steps: StepsSection = field(default_factory=StepsSection)
@@ -72,7 +74,7 @@ class Profile:
     @property
     def source(self) -> Source:
         """Model and problems."""
-        return Source(model=self.model, revision=self.revision, data=self.data)
+        return Source(model=self.model, revision=self.revision, data=self.data, data_revision=self.data_revision)
 
     def method(self, name: str) -> MethodSection:
         """The method's section, the profile's `credit` merged under its own.
@@ -240,7 +242,8 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
 
     Raises:
         AttnPOError: no such file, not YAML, an unknown or missing key, a value of the wrong type or out of its range,
-            or `quick` asked of a file without that section. The line names file and key.
+            `quick` asked of a file without that section, or a `data_revision` without a hub data set. The line names
+            file and key.
     """
     path = find_profile(name_or_path)
     mapping = _read(path, ())
@@ -251,6 +254,11 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
     profile = replace(build(Profile, mapping, path.name), quick=quick, path=path)
+    if profile.data_revision is not None and not on_hub(profile.data):
+        raise AttnPOError(
+            f"{path.name}: data_revision: {profile.data_revision!r} is a hub data set's, but data is {profile.data!r}; "
+            "remove it, or set it to null if it comes from `extends`"
+        )
     _check_names(profile)
     return profile
 

@@ -47,8 +47,15 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
     return {"name": model, "revision": revision}
 
 
-def load_problems(source: str, split: str) -> list[Problem]:
+def on_hub(data: str) -> bool:
+    """Whether a profile's `data` is a hub data set, not the embedded problems and no file."""
+    return data != EMBEDDED and not data.endswith(training_sets.FILES)
+
+
+def load_problems(source: str, split: str, revision: str | None = None) -> list[Problem]:
     """The problems of one split of a profile's `data`: the embedded ones, or those of a file or a hub data set.
+
+    `revision` is that of a hub data set, see `attnpo.problems.training_sets.load`.
 
     Raises:
         AttnPOError: as `attnpo.problems.training_sets.load`, or the embedded problems have no such split.
@@ -57,4 +64,4 @@ def load_problems(source: str, split: str) -> list[Problem]:
 
     if source == EMBEDDED:
         return list(problems.load(split))
-    return training_sets.load(source, split)
+    return training_sets.load(source, split, revision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
@@ -131,7 +133,7 @@ def training_config(
         raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
-        shares = accelerate.PartialState().num_processes * arguments["gradient_accumulation_steps"]
+        shares = process_state().num_processes * arguments["gradient_accumulation_steps"]
         if rollouts % shares:
             raise AttnPOError(
                 f"{rollouts} rollouts a step do not divide by {shares} (processes x gradient_accumulation_steps); "
@@ -190,14 +192,14 @@ def run_training(
     checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
     if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
         logger.info("%s is the end of the training", checkpoint.name)
-        if accelerate.PartialState().is_main_process:
+        if process_state().is_main_process:
             _take_model(checkpoint, out_dir)
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
     model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
-    problems = load_problems(source.data, train.split)
+    problems = load_problems(source.data, train.split, source.data_revision)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
@@ -207,7 +209,7 @@ def run_training(
         str(dtype).removeprefix("torch."),
         "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32",
     )
-    with Grader() as grader:
+    with Grader(workers=grading_workers()) as grader:
         trainer = AttnPOTrainer(
             model=model,
             reward_funcs=Correctness(grader, tokenizer, problems, steps),
@@ -229,6 +231,15 @@ def run_training(
     del trainer, model  # they hold the process group
     leave_process_group()
     return out_dir / "model"
+
+
+def grading_workers() -> int:
+    """How many workers grade for this process, 1 to 4: the cores that it may use, shared by the node's processes.
+
+    The launcher says how many these are (`LOCAL_WORLD_SIZE`); where it does not, they are taken to be all of the run's.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or process_state().num_processes)
+    return max(1, min(4, usable_cores() // processes))
 
 
 def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
@@ -271,6 +282,11 @@ def _take_model(checkpoint: Path, out_dir: Path) -> None:
     cut_log(out_dir / "log.jsonl", history)
 
 
+def process_state() -> accelerate.PartialState:
+    """accelerate's state of this process. On CPUs it sees the other processes only if it is told to compute there."""
+    return accelerate.PartialState(cpu=not torch.cuda.is_available())
+
+
 def leave_process_group() -> None:
     """End the communication between processes. Every process calls it last, when nothing holds the trainer any more.
 
@@ -279,4 +295,4 @@ def leave_process_group() -> None:
     only if nothing else holds it, and the trainer's model holds it in a cycle of references, hence the collection.
     """
     gc.collect()
-    accelerate.PartialState().destroy_process_group()
+    process_state().destroy_process_group()

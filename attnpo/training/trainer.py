@@ -15,6 +15,10 @@ Four methods of `GRPOTrainer` are overridden, each through `super()`:
 - `_prepare_inputs` deals the micro-batches of an optimizer step out again by length, and
   `_get_per_token_logps_and_entropies` runs on the columns that are not padding, so that little work is lost on padding.
 
+Where TRL computes the policy's log-probabilities of the rollouts anyway, the heads are read during that forward pass,
+so that scoring costs the attention rows alone. TRL grades after that pass, so the rows of every response with enough
+steps are computed there, also of those that turn out wrong. Elsewhere correct responses get a pass of their own.
+
 The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to another engine is an adapter like this one.
 """
 
@@ -22,7 +26,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +39,8 @@ from trl import GRPOTrainer
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
-from attnpo.method.scores import Response, in_batches, score_batch
-from attnpo.method.steps import align_steps, token_bytes_table
+from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
+from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
@@ -78,6 +83,8 @@ class AttnPOTrainer(GRPOTrainer):
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
+        self._read_next = False  # whether TRL's next pass of the policy is to be read
+        self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
         self._scoring_seconds = 0.0
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
@@ -123,7 +130,9 @@ class AttnPOTrainer(GRPOTrainer):
         return rewards_per_func
 
     def _generate_and_score_completions(self, inputs):  # type: ignore[no-untyped-def]
+        self._read_next, self._read = self._shares_pass(), None
         output = super()._generate_and_score_completions(inputs)
+        self._read_next = False
         credit, self._credit = self._credit, None
         assert credit is not None  # TRL has called _calculate_rewards
         first = self.accelerator.process_index * len(inputs)
@@ -164,13 +173,16 @@ class AttnPOTrainer(GRPOTrainer):
         if self.accelerator.num_processes == 1:  # several forward passes before one backward: DDP and ZeRO forbid it
             size = min(size, LOSS_ROWS)
         prompt = input_ids.shape[1] - logits_to_keep
+        to_read = self._steps_to_read(model, input_ids[:, prompt:], attention_mask[:, prompt:])
         order = attention_mask[:, prompt:].sum(1).argsort()
         parts: list[list[torch.Tensor]] = [[], []]
         for rows in order.split(size):
             first, _ = span(attention_mask[rows, :prompt])
             _, width = span(attention_mask[rows, prompt:])
             ids, mask = (x[rows, first : prompt + width] for x in (input_ids, attention_mask))
-            for part, values in zip(parts, score(model, ids, mask, width, **kwargs)[:2], strict=True):
+            with nullcontext() if to_read is None else self._reading(model, rows, to_read, mask, prompt - first):
+                logps_and_entropies = score(model, ids, mask, width, **kwargs)[:2]
+            for part, values in zip(parts, logps_and_entropies, strict=True):
                 if values is not None:
                     part.append(torch.nn.functional.pad(values, (0, logits_to_keep - width)))
         back = order.argsort()
@@ -224,10 +236,11 @@ class AttnPOTrainer(GRPOTrainer):
         self, inputs: list[dict[str, Any]], output: dict[str, Any], ids: list[list[int]], wanted: torch.Tensor
     ) -> dict[int, ScoredSteps]:
         """Steps and step scores of the `wanted` rows (B,) that have at least `min_steps` steps."""
+        rows = wanted.nonzero()[:, 0].tolist()
+        if self._read is not None:
+            return {row: self._read[row] for row in rows if row in self._read}
         start = time.perf_counter()
-        settings = (self.args.phrases, self.args.min_step_chars, self.args.lone_trigger_chars)
-        found = {row: align_steps(ids[row], self._bytes_table, *settings) for row in wanted.nonzero()[:, 0].tolist()}
-        aligned = {row: s for row, s in found.items() if s is not None and len(s.steps) >= self.credit_config.min_steps}
+        aligned = self._aligned({row: ids[row] for row in rows})
         prompts = {row: output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist() for row in aligned}
         if self.args.step_scores == "oracle":
             assert self._step_labels is not None
@@ -236,6 +249,64 @@ class AttnPOTrainer(GRPOTrainer):
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
         return {row: ScoredSteps(s, scores[row], len(prompts[row])) for row, s in aligned.items()}
+
+    def _aligned(self, ids: Mapping[int, list[int]]) -> dict[int, TokenSteps]:
+        """Steps of the rows that have at least `min_steps`, by row."""
+        settings = (self.args.phrases, self.args.min_step_chars, self.args.lone_trigger_chars)
+        found = {row: align_steps(response, self._bytes_table, *settings) for row, response in ids.items()}
+        return {row: s for row, s in found.items() if s is not None and len(s.steps) >= self.credit_config.min_steps}
+
+    # Scores from a pass that TRL makes anyway.
+
+    def _shares_pass(self) -> bool:
+        """Whether TRL computes the policy's log-probabilities of the rollouts anyway, and its pass can be read.
+
+        It is the same on all processes. With dropout the pass would not be that of a scoring pass.
+        """
+        if not self.args.attnpo or self.args.step_scores != "attention" or not self.model.training or self._is_vlm:
+            return False
+        generate_every = (self.args.steps_per_generation or 1) * self.num_iterations
+        corrected = self.use_vllm and self.vllm_importance_sampling_correction
+        if self.args.gradient_accumulation_steps % generate_every == 0 and not corrected:
+            return False
+        return not any(_dropout_of(module) > 0 for module in self.model.modules())
+
+    def _steps_to_read(
+        self, model: torch.nn.Module, completion_ids: torch.Tensor, completion_mask: torch.Tensor
+    ) -> dict[int, TokenSteps] | None:
+        """Steps of the responses (B, T) by row; None if this pass is not to be read.
+
+        Read is the policy's first pass of a generation; that of a reference model or of the loss is not.
+        """
+        if not self._read_next or model is not self.model:
+            return None
+        self._read_next, self._read = False, {}
+        start = time.perf_counter()
+        pairs = enumerate(zip(completion_ids, completion_mask.bool(), strict=True))
+        aligned = self._aligned({row: ids[mask].tolist() for row, (ids, mask) in pairs})
+        self._scoring_seconds += time.perf_counter() - start
+        return aligned
+
+    @contextmanager
+    def _reading(
+        self,
+        model: torch.nn.Module,
+        rows: torch.Tensor,
+        steps: Mapping[int, TokenSteps],
+        mask: torch.Tensor,
+        start: int,
+    ) -> Iterator[None]:
+        """Score the steps of the rows (b,) during the pass over `mask` (b, T); responses begin at column `start`."""
+        assert self._read is not None
+        found = [steps.get(row) for row in rows.tolist()]
+        with scoring_pass(model, self.heads, found, mask, start, chunk_rows=self.args.scoring_chunk_rows) as per_head:
+            yield
+        prompt_tokens = mask[:, :start].sum(1).tolist()
+        for row, of_row, scores, n_tokens in zip(rows.tolist(), found, per_head, prompt_tokens, strict=True):
+            if of_row is not None:
+                self._read[row] = ScoredSteps(of_row, scores.mean(0), n_tokens)
+
+    # Scores from a pass of their own.
 
     def _attention_scores(self, responses: dict[int, Response]) -> dict[int, torch.Tensor]:
         """Step scores (K,) of each response, the mean over the chosen heads."""
@@ -263,8 +334,9 @@ class AttnPOTrainer(GRPOTrainer):
 
     def _sharded(self) -> bool:
         """Whether the parameters are spread over the processes (FSDP, ZeRO-3)."""
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        return bool(self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3))
+        state = self.accelerator.state
+        deepspeed = getattr(state, "deepspeed_plugin", None)
+        return getattr(state, "fsdp_plugin", None) is not None or (deepspeed is not None and deepspeed.zero_stage == 3)
 
     # What is logged.
 
@@ -291,8 +363,17 @@ class AttnPOTrainer(GRPOTrainer):
         logged.extend(earlier + gathered)
 
 
+def _dropout_of(module: torch.nn.Module) -> float:
+    """The share of values that a module drops in training mode, 0 if it drops none."""
+    share = module.p if isinstance(module, torch.nn.Dropout) else getattr(module, "attention_dropout", 0)
+    return share if isinstance(share, float) else 0.0
+
+
 class _ScoringShare(TrainerCallback):
-    """Logs the time that aligning and scoring took as a share of the whole step."""
+    """Logs the time that aligning and scoring took as a share of the whole step.
+
+    Where the scores are read in a pass that TRL makes anyway, it is the time of aligning alone.
+    """
 
     def __init__(self, trainer: AttnPOTrainer) -> None:
         self.trainer = trainer

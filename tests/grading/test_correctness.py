@@ -174,6 +174,16 @@ def test_a_lost_worker_is_replaced_and_leaves_no_process(answer: str) -> None:
     assert gone(second.process.pid)
 
 
+def test_a_lost_worker_among_several_costs_its_own_answer_alone() -> None:
+    answers = ["A", "hang", "B", "die", "C", "D"]
+    with Grader(workers=3, time_limit=0.5, command=FAKE) as grader:
+        grades = grader.grade([boxed(answer) for answer in answers], ["a", "a", "b", "b", "c", "c"])
+        assert [g.reason for g in grades] == ["equal", "timeout", "equal", "timeout", "equal", "different"]
+        workers = list(grader._idle)
+        assert 1 <= len(workers) <= 3
+    assert all(gone(worker.process.pid) for worker in workers)
+
+
 def test_repeated_pairs_are_judged_once() -> None:
     start = time.monotonic()
     with Grader(time_limit=0.5, command=FAKE) as grader:

@@ -20,10 +20,12 @@ from transformers import (
     Qwen3Config,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from attnpo.errors import AttnPOError
 from attnpo.method import attention
-from attnpo.method.attention import all_heads, attention_received, step_scores
+from attnpo.method.attention import all_heads, attention_received, read_attention
+from attnpo.method.scores import step_scores
 
 SHAPE = {
     "vocab_size": 61,
@@ -144,6 +146,46 @@ def test_any_attention_backend(name, backend, monkeypatch):
     heads = all_heads(model)
     want = eager_reference(eager, ids, mask, heads, queries)
     torch.testing.assert_close(attention_received(model, ids, mask, heads, queries), want, atol=1e-5, rtol=0)
+
+
+def token_mask(module, query, key, value, attention_mask, sliding_window=None, **kwargs):
+    """As flash attention is called: a mask (B, T) where there is padding, the window as an argument."""
+    distance = torch.arange(query.shape[2])[:, None] - torch.arange(query.shape[2])
+    window = (distance >= 0) & (distance < (sliding_window or query.shape[2]))
+    seen = torch.ones(1, 1) if attention_mask is None else attention_mask
+    # Padding sees itself, as a row that sees nothing has no softmax.
+    visible = (window & seen[:, None, None].bool()) | (distance == 0)
+    return sdpa_attention_forward(module, query, key, value, visible, **kwargs)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "token_mask"])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "gemma2_softcap"])  # sdpa has no softcap
+def test_a_pass_of_the_callers_is_read_with_its_padding(name, backend, side, monkeypatch):
+    monkeypatch.setitem(AttentionInterface._global_mapping, "token_mask", token_mask)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "token_mask", flash_attention_mask)
+    model = build(CONFIGS[name](), backend)
+    ids, mask, queries = batch(side)
+    queries[1] = False
+    heads = all_heads(model)
+    # Without position ids, as TRL calls it: counted from the padding, which rotary positions do not see.
+    with torch.no_grad():
+        plain = model(input_ids=ids, attention_mask=mask).logits
+        with read_attention(model, mask, heads, queries, chunk_rows=8) as received:
+            read = model(input_ids=ids, attention_mask=mask).logits
+    assert torch.equal(plain, read)
+    want = attention_received(model, ids, mask, heads, queries)
+    torch.testing.assert_close(received, want, atol=1e-5, rtol=0)  # rotary angles of other positions round otherwise
+    assert not received[1].any()
+    assert not received.masked_select(~mask.bool()[:, None]).any()
+
+
+def test_a_pass_that_is_not_made_is_noticed():
+    model = build(CONFIGS["qwen2"]())
+    _, mask, queries = batch("both")
+    with pytest.raises(AttnPOError, match="layer 1 .* does not call"), read_attention(model, mask, [(1, 0)], queries):
+        pass
+    assert type(model.model.layers[1].self_attn.config) is Qwen2Config
 
 
 @pytest.mark.parametrize("options", [{"chunk_rows": 1}, {"chunk_rows": 7}, {"batch_size": 2}, {"stop_early": False}])

@@ -51,8 +51,29 @@ def test_a_missing_file_says_where_to_look(tmp_path: Path) -> None:
 def test_a_data_set_out_of_reach_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(AttnPOError, match="'nobody/nothing'.* could not be loaded .*or give a JSON-lines file"):
-        load_problems("nobody/nothing", "train")
+    message = "'nobody/nothing', split 'train', revision 'abc' could not be loaded .*or give a JSON-lines file"
+    with pytest.raises(AttnPOError, match=message):
+        load_problems("nobody/nothing", "train", "abc")
+
+
+def test_a_hub_data_set_is_loaded_at_its_revision(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+
+    def answer(name: str, split: str, revision: str | None) -> list[dict[str, str]]:
+        asked.append((name, split, revision))
+        return [{"problem": "1+1?", "answer": "2"}]
+
+    monkeypatch.setattr("datasets.load_dataset", answer)
+    assert load_problems("some/set", "train", "abc") == [Problem("0", "1+1?", "2")]
+    assert not caplog.records
+    load_problems("some/set", "train")
+    assert asked == [("some/set", "train", "abc"), ("some/set", "train", None)]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "some/set has no revision" in record.message
+    assert "set `data_revision` in the profile" in record.message
 
 
 def test_the_oracle_labels_testbed_problems_alone() -> None:

@@ -124,6 +124,7 @@ def smoke_profile(folder: Path) -> Path:
         "name": "smoke",
         "model": str(folder / "model"),
         "data": str(folder / "problems.jsonl"),
+        "data_revision": None,
         "train": {
             "steps": 2, "prompts_per_step": 2, "group_size": 4, "max_completion_tokens": 24, "save_steps": 1,
             "grpo": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "use_vllm": False},

@@ -35,6 +35,13 @@ def test_values_and_defaults_are_read(tmp_path: Path) -> None:
     assert [name for name, method in profile.methods.items() if method.needs_probe] == ["attnpo"]
 
 
+def test_a_revision_of_data_that_is_not_on_the_hub_is_refused(tmp_path: Path) -> None:
+    assert fake_profile(tmp_path, data="some/set", data_revision="abc").source.data_revision == "abc"
+    for data in ("testbed", "problems.jsonl"):
+        with pytest.raises(AttnPOError, match=f"fake.yaml: data_revision: 'abc' .* data is '{data}'; remove it"):
+            fake_profile(tmp_path, data=data, data_revision="abc")
+
+
 def test_quick_is_merged_key_by_key_and_kept_apart(tmp_path: Path) -> None:
     quick = fake_profile(tmp_path, quick=True)
     assert (quick.train.steps, quick.seeds) == (2, [0])

@@ -60,6 +60,16 @@ def test_a_new_setting_changes_no_id_of_a_run_that_does_not_set_it(
     assert changed["train"] == {**before["train"], "new": 4}
 
 
+def test_a_revision_of_the_data_is_in_an_id_where_it_is_set(tmp_path: Path) -> None:
+    study = {"problems": 1, "samples": 1, "max_completion_tokens": 8, "heads": [[0, 0]]}
+    identities = []
+    for more in ({}, {"data_revision": None}, {"data_revision": "abc"}):
+        profile = fake_profile(tmp_path, data="some/set", study=study, **more)
+        specs = [probe_spec(profile), train_spec(profile, "rloo", 0), study_spec(profile, "responses")]
+        identities.append({spec["problems"] for spec in specs})
+    assert identities == [{"some/set"}, {"some/set"}, {"some/set@abc"}]
+
+
 def test_what_samples_is_in_an_id_unless_it_is_transformers(tmp_path: Path) -> None:
     study = {"problems": 1, "samples": 1, "max_completion_tokens": 8, "heads": [[0, 0]]}
     probe = {"problems": 2, "samples": 1, "max_completion_tokens": 8}

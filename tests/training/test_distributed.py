@@ -41,15 +41,24 @@ leave_process_group()
 """
 
 
-def launch(script: Path, *arguments: str) -> None:
-    """Run a script in two processes, to a good end."""
+def launch(script: Path, *arguments: str, limit: float = 300) -> None:
+    """Run a script in two processes, to a good end within `limit` seconds."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [*launcher, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=300
+    process = subprocess.Popen(
+        [*launcher, str(script), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        _, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher ends its processes
+        _, errors = process.communicate(timeout=60)
+        pytest.fail(
+            f"{script.name} did not end in {limit:.0f} s: does a process wait for a forward pass that the other does "
+            f"not make?\n{errors[-3000:]}"
+        )
+    assert process.returncode == 0, errors[-3000:]
 
 
 def run_on_two_processes(tmp_path: Path, forward: str, reward: str) -> list[dict[str, Any]]:

@@ -30,7 +30,14 @@ from attnpo.sampling.models import load_model
 from attnpo.testbed import EMBEDDED
 from attnpo.training.callbacks import LogFile, cut_log
 from attnpo.training.heads import choose_heads
-from attnpo.training.run import drop_long_prompts, last_checkpoint, run_training, training_config, training_rows
+from attnpo.training.run import (
+    drop_long_prompts,
+    grading_workers,
+    last_checkpoint,
+    run_training,
+    training_config,
+    training_rows,
+)
 from attnpo.training.settings import MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig
 
@@ -167,6 +174,19 @@ def test_a_log_is_appended_to_and_cut_back_to_the_checkpoint(tmp_path: Path) -> 
     log.path.unlink()  # or lost with the power
     cut_log(log.path, checkpoint)
     assert [json.loads(line)["step"] for line in lines()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(2, None, 2), (64, None, 4), (16, "8", 2), (4, "8", 1), (1, None, 1)]
+)
+def test_the_processes_of_a_node_share_its_cores_for_grading(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: str | None, workers: int
+) -> None:
+    monkeypatch.setattr("attnpo.training.run.usable_cores", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert grading_workers() == workers
 
 
 def test_a_sharded_checkpoint_of_the_end_is_passed_over(tmp_path: Path) -> None:
