@@ -24,6 +24,7 @@ _HUNDREDTH = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
 """What math-verify reads a percent sign as."""
 
 _VARIABLE = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])")
+_DECIMAL = re.compile(r"\.\d")
 _COMMAND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _NORMALISATION = LatexExtractionConfig().normalization_config
 _CONFIGS = {
@@ -61,8 +62,9 @@ def judge(answer: str, gold: str) -> str:
         return "gold_unparsed"
     if has_no_one_reading(answer):
         return "unparsed"
-    same_set = solution_sets.same(gold, answer, read)
-    if same_set is not None:
+    same_set = solution_sets.same(gold, answer, lambda text: [_exact(part) for part in read(text)])
+    # Ends of intervals that are decimals may still be equal after rounding.
+    if same_set or (same_set is False and not _DECIMAL.search(gold + answer)):
         return "equal" if same_set else "different"
     parsed_gold, parsed_answer = read(gold), read(answer)
     if not parsed_gold:

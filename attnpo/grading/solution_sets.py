@@ -43,7 +43,7 @@ def same(gold: str, answer: str, read: Callable[[str], list[Any]]) -> bool | Non
     Args:
         gold: LaTeX after `normalise`.
         answer: the same.
-        read: gives what math-verify parses of a text.
+        read: gives what math-verify parses of a text, decimals as fractions.
     """
     if not _SET.search(gold) and not _SET.search(answer):
         return None
@@ -102,7 +102,7 @@ def _atom(text: str, read: Callable[[str], list[Any]]) -> _Solutions | None:
         return _Solutions(value.rhs.doit(), name, True)
     # math-verify's And keeps the order of a chain and does not solve it.
     links = value.args if isinstance(value, And) else (value,)
-    if not all(isinstance(link, Relational) and link.is_Relational and _solvable(link, symbol) for link in links):
+    if not all(isinstance(link, Relational) and _solvable(link, symbol) for link in links):
         return None
     return _Solutions(sympy.Intersection(*(link.doit().as_set() for link in links)), name, True)
 

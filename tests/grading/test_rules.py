@@ -112,6 +112,8 @@ SETS = [
     ),
     (r"(-\infty,0)\cup\{1\}", [r"x<0 \text{ or } x=1"], [r"x<0", r"x\le0 \text{ or } x=1"]),
     (r"(-\infty,3)", [r"\{x: x<3\}", r"\left\{x \,\middle|\, x<3\right\}", "3>x"], [r"\{x: x\le3\}"]),
+    (r"(-\infty,\frac13)", ["x<0.333333", r"(-\infty,0.333333)"], ["x<0.333", r"(-\infty,0.33)"]),
+    (r"(-\infty,\frac14)\cup(1,2]", [r"x<0.25 \text{ or } 1<x\le2.0"], [r"x<0.24 \text{ or } 1<x\le2"]),
     ("(2,3)", ["x>2, x<3"], [r"x>2 \text{ or } x<3"]),
     (r"(-\infty,-0.5)\cup(\frac12,\infty)", [r"x<-\frac12 \text{ or } x>0.5"], [r"x<-0.5 \text{ or } x>0.6"]),
 ]
