@@ -51,7 +51,10 @@ def main() -> None:
     sys.setrecursionlimit(RECURSION)
     sys.set_int_max_str_digits(DIGITS)
     arguments = [json.loads(line) for line in header["arguments"]]
-    module = types.ModuleType("__main__")
+    code, function, ready = header["code"], header["function"], header["ready"].encode()
+    # In LiveCodeBench's harness a program whose function is called is not the main module, and a block under
+    # `if __name__ == "__main__"` does not run.
+    module = types.ModuleType("__main__" if function is None else "tmp_sol")
     names = module.__dict__
     for name in STARRED.split():
         exec(f"from {name} import *", names)
@@ -61,8 +64,7 @@ def main() -> None:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
-    sys.modules["__main__"] = module
-    code, function, ready = header["code"], header["function"], header["ready"].encode()
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
     del header
     if function is None:
         os.write(1, ready)

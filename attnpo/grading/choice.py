@@ -25,10 +25,38 @@ class _Statement(NamedTuple):
     """In a box or after a colon, so an answer is meant. Otherwise ("the answer is ...") it may be mere prose."""
 
 
-_FORMAL = re.compile(r"\banswer(?:\s+is)?[\s*_]*[:：]", re.IGNORECASE)
-_PROSE = re.compile(
-    r"\b(?:answer|option|choice)(?:\s+(?:to|for|here)\b[^.\n:]{0,60}?)?\s+(?:is|would be|must be)\b", re.IGNORECASE
+_MEANT = (
+    "the|my|our|this|so|thus|hence|therefore|final|correct|right|best|true|only|likely|appropriate|suitable|accurate|"
+    "valid"
 )
+_NOUN = "answer|option|choice"
+_FORMAL = re.compile(
+    r"(?<![\w'’-])(?:([\w'’-]+)\s+)?(?:answer|(?:correct|right|best|final)\s+(?:option|choice))(?:\s+is)?[\s*_]*[:：]"
+    r"|答案[\s*_]*(?:[:：]|是|为)",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    "wrong|incorrect|false|bad|other|another|not|unlikely|invalid|rejected|tempting|previous|initial", re.IGNORECASE
+)
+"""Words that make a formal line one about a wrong answer."""
+_PROSE = re.compile(
+    rf"(?:^[ \t]*|[^\w\s'’-]\s*|\b(?:{_MEANT})\s+)(?:{_NOUN})(?:\s+(?:to|for|here)\b[^.\n:]{{0,60}}?)?"
+    r"\s+(?:is|would be|must be)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_VERDICT = re.compile(
+    rf"(?:^|[.!?:;,]\s*|\b(?i:so|thus|hence|therefore|that|only|clearly|letter|{_NOUN})\s+)[\s*_]*"
+    r"(?:[(\[]([A-Z])[)\]]|([A-Z]))[*_]*\s+is\s+(?:indeed\s+)?[*_]*"
+    rf"(?:(?:the\s+)?(?:(?i:correct|right|best|final))(?:\s+(?:{_NOUN}|one))?|the\s+(?:{_NOUN}))"
+    r"[*_]*\s*(?=[.!,;]|$|\b(?:because|since|as)\b)",
+    re.MULTILINE,
+)
+_DOUBT = re.compile(
+    r"\b(?:not|never|if|unless|whether|suppose|assume|might|may|could|many|some|people|students|others)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"\b(?:or|and|n?either|nor|than)\s*$", re.IGNORECASE)
+_CLAUSE = re.compile(r"[.!?:;,\n]")
 _LEAD = re.compile(r"[\s*_:]*")
 _LONGEST = 1000
 """Only so many characters of a statement are read."""
@@ -39,6 +67,8 @@ def _statements(text: str) -> list[_Statement]:
     found = []
     for pattern, formal in ((_FORMAL, True), (_PROSE, False)):
         for match in pattern.finditer(text):
+            if (formal and _DENIED.fullmatch(match[1] or "")) or (not formal and _doubted(text, match.start())):
+                continue
             # The answer may stand on the next line.
             start = _LEAD.match(text, match.end()).end()  # type: ignore[union-attr]
             line = text[start : start + _LONGEST].split("\n", 1)[0]
@@ -46,6 +76,12 @@ def _statements(text: str) -> list[_Statement]:
     if (box := text.rfind("\\boxed")) >= 0:
         found.append(_Statement(box, (extract_boxed(text) or "")[:_LONGEST], True))
     return sorted(found, key=lambda statement: (statement.start, statement.formal))
+
+
+def _doubted(text: str, position: int) -> bool:
+    """Whether the clause before a place denies, supposes or ascribes what follows, or names it beside others."""
+    before = _CLAUSE.split(text[max(0, position - _LONGEST) : position])[-1]
+    return bool(_DOUBT.search(before) or _SEVERAL.search(before))
 
 
 _WRAPPED = re.compile(r"\\(?:text|mbox|fbox|boxed|emph|text(?:bf|it|rm|sf|tt)|math(?:bf|it|rm|sf|tt))\s*\{([^{}]*)\}")
@@ -124,10 +160,14 @@ def _by_text(content: str, choices: Sequence[str]) -> str | None:
 def extract_choice(answer: str, choices: Sequence[str]) -> tuple[str | None, str]:
     """The option that an answer names.
 
-    1. The last statement counts: a box, or what follows "Answer:", or what follows "the answer is", "the correct
-       option is" and the like. Statements of the last kind count only if they name an option.
-    2. Without any statement, the last line counts if it is an option's letter, its text or both, and no other line
-       names another option in the same way.
+    1. The last statement counts: a box, or what follows "Answer:", "Correct option:" and the like, or what follows
+       "the answer is", "the correct option is" and the like. Statements of the last kind count only if they name an
+       option. Words that speak of another answer ("the wrong answer is"), deny or suppose ("if the answer is") make
+       no statement.
+    2. Without any statement, sentences such as "option B is correct" and "(B) is the answer" count if all name one
+       option.
+    3. Without these too, the last line counts if it is an option's letter, its text or both, and no other line names
+       another option in the same way.
 
     Args:
         answer: the text after `</think>`.
@@ -144,6 +184,10 @@ def extract_choice(answer: str, choices: Sequence[str]) -> tuple[str | None, str
             return letter, ""
         if statement.formal:
             return statement.content, "unparsed"
+    verdicts = [match for match in _VERDICT.finditer(answer) if not _doubted(answer, match.start(match.lastindex or 0))]
+    named = {match[1] or match[2] for match in verdicts} & set(LETTERS[: len(choices)])
+    if named:
+        return (verdicts[-1][0], "ambiguous") if len(named) > 1 else (named.pop(), "")
     lines = [line[:_LONGEST] for line in answer.splitlines() if line.strip()]
     letters = [_read(line, choices, whole=True) for line in lines]
     last = letters[-1] if letters else None

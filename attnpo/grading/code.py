@@ -1,16 +1,17 @@
-"""Is a program right? The last code block of the answer must pass all tests of its problem, in a sandbox.
+"""Is a program right? What the last two fences of the answer enclose must pass all tests of its problem, in a sandbox.
 
 Extraction, comparison and limits follow LiveCodeBench's own harness (github.com/LiveCodeBench/LiveCodeBench;
 `testing_util.py` as of commit 15808c7, extraction as of release 6). Differences:
 
 - Each test runs in a process of its own and reads a real standard input. The harness runs all tests of a program in
   one process and replaces `sys.stdin`.
-- The answer is the text after the only `</think>`.
+- The answer is the text after the only `</think>`. A program in a quotation loses the marks of quotation.
 - Returned values are passed on as JSON, so tuples equal lists at every depth; in the harness only the outermost do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, InvalidOperation
@@ -24,18 +25,22 @@ from attnpo.problems.livecodebench import Tests, parse_value
 
 
 def extract_code(answer: str) -> str | None:
-    """The content of the last fenced block (three backticks) of an answer; None if there is none."""
-    block: list[str] | None = None
-    last = None
-    for line in answer.split("\n"):
-        if not line.lstrip().startswith("```"):
-            if block is not None:
-                block.append(line)
-        elif block is None:
-            block = []
-        else:
-            last, block = "\n".join(block), None
-    return last
+    """What lies between the last two lines with three backticks; None if there are fewer than two.
+
+    If both lines are quoted (`> `), the marks of quotation before the lines between are removed.
+    """
+    lines = answer.split("\n")
+    fences = [number for number, line in enumerate(lines) if "```" in line]
+    if len(fences) < 2:
+        return None
+    opening, closing = fences[-2:]
+    block = lines[opening + 1 : closing]
+    if all(lines[number].lstrip().startswith(">") for number in (opening, closing)):
+        block = [_QUOTED.sub("", line) for line in block]
+    return "\n".join(block)
+
+
+_QUOTED = re.compile(r"^\s*> ?")
 
 
 def same_text(output: str, expected: str) -> bool:

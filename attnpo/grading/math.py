@@ -1,10 +1,11 @@
 """Is an answer to a math problem right? There must be one `</think>`, and the last `\\boxed{}` after it must be right.
 
 This is the rule of AttnPO's evaluation (`paper.md`, "Evaluation setup"). math-verify decides whether two answers are
-equal, after `normalise` and with the options of `_math_verify_worker.judge`. Its own time limits are signals, which
-work neither in threads nor against long computations in C. So it runs in worker processes, and a worker is replaced
-when one answer takes too long. The limit is on processor time, so that no grade depends on how busy the machine is.
-Plain integers, and answers that equal the gold answer character by character, are decided without a process.
+equal, after `normalise` and by the rules of `comparison.judge` (`docs/grading.md`). Its own time limits are signals,
+which work neither in threads nor against long computations in C. So it runs in worker processes, and a worker is
+replaced when one answer takes too long. The limit is on processor time, so that no grade depends on how busy the
+machine is. Plain integers, and answers that equal the gold answer character by character, are decided without a
+process.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from pathlib import Path
 
 from attnpo.errors import AttnPOError
 from attnpo.grading.grade import Grade, answer_part, no_answer_reason
+from attnpo.grading.normalise import PLAIN_INTEGER, normalise
+from attnpo.grading.quantities import opposed
 
 logger = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("_math_verify_worker.py")
 _BOX = re.compile(r"\\boxed\s*\{")
-_INTEGER = re.compile(r"[+-]?(?:\d{1,300}|\d{1,3}(?:,\d{3}){1,99})")
 _PATIENCE = 10
 """Seconds of wall-clock time for each second of processor time that an answer may take."""
 _UNREADABLE = ("no_box", "unparsed", "timeout", "gold_unparsed")
@@ -62,75 +64,25 @@ def extract_boxed(text: str) -> str | None:
 def quick_verdict(answer: str, gold: str) -> bool | None:
     """Whether two answers are equal, where that needs no parser; None where math-verify must decide.
 
-    Decided here are equal texts, two plain integers, and two numerals that name their base (`52_8`), which math-verify
-    would ignore.
+    Decided here are texts that are equal but for spaces after commas, two plain integers, answers that name opposites
+    (a.m. and p.m.), and two numerals that name their base (`52_8`), which math-verify would ignore.
     """
+    if PLAIN_INTEGER.fullmatch(answer) and PLAIN_INTEGER.fullmatch(gold):
+        return int(answer.replace(",", "")) == int(gold.replace(",", ""))
+    if opposed(answer, gold):
+        return False
     answer, gold = normalise(answer), normalise(gold)
-    if answer == gold:
+    if _AFTER_COMMA.sub(",", answer) == _AFTER_COMMA.sub(",", gold):
         return bool(answer) or None
-    if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(gold):
+    if PLAIN_INTEGER.fullmatch(answer) and PLAIN_INTEGER.fullmatch(gold):
         return int(answer.replace(",", "")) == int(gold.replace(",", ""))
     if (based := _BASED.fullmatch(answer)) and (gold_based := _BASED.fullmatch(gold)):
         return based.groups() == gold_based.groups()
     return None
 
 
+_AFTER_COMMA = re.compile(r",\s+")
 _BASED = re.compile(r"0*(\d+)_\{?(\d+)\}?")
-_SIGNS = str.maketrans(
-    {"−": "-", "°": r"^{\circ}", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "€": "", "£": ""}
-)
-_QUANTITY = "hundred|thousand|million|billion|dozen"
-_NO_UNIT = f"sqrt|sinh|cosh|tanh|arc[a-z]+|{_QUANTITY}"
-# In the order of the list in `normalise`.
-_RULES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\?\$", ""),
-        (r"^\s+|\s*(?<!\.)(?<!\\right)\.\s*$|\s+$", ""),
-        (r"(?<=\d)(?:\\[,! ]|~|\{,\}|,\\!)\s*(?=\d{3}(?!\d))", ""),
-        (r"\\degree(?![a-zA-Z])", r"^{\\circ}"),
-        (r"\\\\\[-?[\d.]+\s*[a-z]{2}\]", r"\\\\"),
-        (r"\\mathrm\{([ei])\}", r"\1"),
-        (r"\\[bB]igg?[lr]?(?![a-zA-Z])|^\\(?:approx|[lL]arge|huge)(?![a-zA-Z])\s*", ""),
-        (r"_\{?\\(?:max|min)\s*\}?", ""),
-        (r"^[a-zA-Z]\s*(?=\([^()]*\]$|\[[^\[\]]*\)$)", ""),
-        (r"^\\(?:text|textbf|mbox|mathrm|mathbf)\{\s*(\d[^{}]*)\}$", r"\1"),
-        (r"\s*(?:\\text\{\s*)?\bper ?cent\b\s*\}?$", r"\\%"),
-        (rf"\\text\{{\s*((?:{_QUANTITY})\b[^{{}}]*)\}}", r" \1"),
-        (rf"^(-?[\d.,/]+)\s+(?!(?:{_NO_UNIT})\b)[a-z]{{4,}}(?: [a-z]+)*$", r"\1"),
-        (r"(?<=\S)(?:(?:\\[,;: ]|\\q?quad|[\s~/])*\\(?:text|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?)+$", ""),
-        (r"(?<=\S)[,\s]*(?:\\q?quad\s*)?(?:\\forall|(?:\\text\{\s*)?\bfor (?:all|every|any|each)\b).*$", ""),
-    )
-]
-_LONGEST = 1000
-
-
-def normalise(answer: str) -> str:
-    r"""Rewrite what math-verify does not read by itself. The answer and the gold answer are treated alike.
-
-    1. Unicode signs become LaTeX: minus, degree, pi, infinity, at most, at least.
-    2. Dollar signs of mathematics mode (`$`) and signs of money (`\$`, euro, pound) are removed.
-    3. White space at the ends and one full stop at the end are removed.
-    4. Between a digit and a group of three digits, thin, forced and tied spaces and braced commas are removed:
-       `1\,234`, `1{,}234`.
-    5. `\degree` becomes `^{\circ}`; `\\[4pt]` between the rows of a matrix becomes `\\`; `\mathrm{e}` and `\mathrm{i}`
-       become `e` and `i`.
-    6. `\big` and its variants are removed; so are `\approx` and commands of size at the start.
-    7. The subscripts `_{\max}` and `_{\min}` of a name are removed.
-    8. The name before a half-open interval is removed: `t(0,4]` cannot be a call.
-    9. Units are removed: `\text{}` at the end with its power, and plain words after a number if the first word has four
-       letters or more, also if all is in one `\text{18 dollars}`. "percent" becomes `\%`; words of quantity
-       ("million") stay.
-    10. A quantifier at the end is removed: `f(x)=2x \text{ for all } x`.
-
-    Plain integers, and answers of more than 1,000 characters, stay as they are, so that no rule takes long.
-    """
-    if len(answer) > _LONGEST or _INTEGER.fullmatch(answer):
-        return answer
-    answer = answer.translate(_SIGNS)
-    for pattern, replacement in _RULES:
-        answer = pattern.sub(replacement, answer)
-    return answer.strip()
 
 
 class _Worker:

@@ -339,15 +339,19 @@ def test_no_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     [
         ("```python\na\n```", "a"),
         ("x\n```\na\nb\n```\ny\n```python\nc\n\nd\n```\nz", "c\n\nd"),
-        ("```python\na\n```\nThen run\n```bash", "a"),
+        ("```python\na\n```\nThen run\n```bash", "Then run"),  # as in the harness
         ("  ```py\n  a\n  ```", "  a"),
         ("```python\n```", ""),
         ("```python\na", None),
+        ("Plan:\n```\nread\n\n```python\na\n```", "a"),
+        ("Here:```python\na\n```", "a"),
+        ("```x = 1``` is it.\n```python\na\n```", "a"),
+        ("> ```python\n> a\n>  b\n> ```", "a\n b"),
         ("a", None),
         ("", None),
     ],
 )
-def test_the_last_fenced_block_is_the_program(answer: str, code: str | None) -> None:
+def test_the_program_is_what_the_last_two_fences_enclose(answer: str, code: str | None) -> None:
     assert extract_code(answer) == code
 
 
@@ -465,6 +469,8 @@ def test_verdicts_on_printed_output(box: Sandbox, code: str, verdict: str) -> No
         ("def half(a): return a", "runtime_error: test 1 of 2"),
         ("class Solution:\n    pass", "runtime_error: test 1 of 2"),
         ("import os\ndef double(a): os._exit(0)", "wrong_answer: test 1 of 2"),
+        (f"{DOUBLE_RIGHT}\nif __name__ == '__main__':\n    while True: input()", "passed"),
+        (f"from dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\n{DOUBLE_RIGHT}", "passed"),
     ],
 )
 def test_verdicts_on_returned_values(box: Sandbox, code: str, verdict: str) -> None:
