@@ -14,7 +14,7 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_tasks
 from attnpo.runs.outlook import outlook
-from attnpo.runs.plan import RUNS_OF, all_jobs, left_to_do, only_methods, plan_command
+from attnpo.runs.plan import RUNS_OF, all_jobs, check_launcher, left_to_do, only_methods, plan_command
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
 
@@ -108,6 +108,8 @@ def run(
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
     check_tasks(asked, confirm_run_unsafe_code)
+    if any(job.kind == "train" for job in left):
+        check_launcher(loaded.launch.train)
     with only_runner(results_dir):
         if artefact == "all":
             print(expected, file=sys.stderr)

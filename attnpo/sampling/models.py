@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from attnpo.errors import AttnPOError, first_line
 from attnpo.files import atomic_write_json
@@ -64,12 +71,26 @@ def load_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokeniz
     return tokenizer
 
 
+def model_config(model: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a model, which is read without its weights.
+
+    Raises:
+        AttnPOError: there is none, or it cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(model_path(model), revision=revision)
+    except Exception as error:  # whatever the reader of a broken file says
+        raise _not_loaded(model, error) from error
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """Tokens that a model takes at most, prompt and response together; None: it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def checkpoint_dtype(model: str, revision: str | None = None) -> torch.dtype:
     """The dtype that a checkpoint's configuration states; float32 if it states none."""
-    try:
-        dtype = AutoConfig.from_pretrained(model_path(model), revision=revision).dtype
-    except (OSError, ValueError) as error:
-        raise _not_loaded(model, error) from error
+    dtype = model_config(model, revision).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

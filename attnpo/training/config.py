@@ -15,6 +15,8 @@ from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
+from attnpo.schema import build
+from attnpo.training.settings import GRPONumbers
 
 STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
@@ -93,6 +95,7 @@ class AttnPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        build(GRPONumbers, GRPONumbers.among(vars(self)), "AttnPOConfig")
         _one_of("length_reward", self.length_reward, sorted(REWARDS))
         if self.advantage_estimator is None:
             self.advantage_estimator = REWARDS[self.length_reward].estimator
@@ -123,6 +126,8 @@ class AttnPOConfig(GRPOConfig):
         """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
         if self.save_strategy != "steps":
             return
+        if self.save_steps <= 0:
+            raise AttnPOError(f"save_steps is {self.save_steps}; give a number of steps, at least 1")
         micro_steps = (self.steps_per_generation or 1) * self.num_iterations
         period = math.lcm(micro_steps, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
         if self.save_steps != int(self.save_steps):

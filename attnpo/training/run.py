@@ -18,14 +18,21 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from attnpo.environment import usable_cores
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
 from attnpo.probing.labels import labeler_for
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import checkpoint_dtype, load_model, state_dtype
-from attnpo.sampling.sampler import prompt_ids
+from attnpo.sampling.models import (
+    checkpoint_dtype,
+    context_of,
+    load_model,
+    load_tokenizer,
+    model_config,
+    state_dtype,
+)
+from attnpo.sampling.sampler import check_room, prompt_ids
 from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
@@ -79,7 +86,34 @@ def drop_long_prompts(
     return kept
 
 
+def check_context(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, train: TrainSection, context: int | None
+) -> None:
+    """Check that each prompt and its response fit into the model's context of so many tokens; None: it has no bound.
+
+    Raises:
+        AttnPOError: they do not.
+    """
+    known = train.max_prompt_tokens
+    if context is None or (known is not None and known + train.max_completion_tokens <= context):
+        return
+    check_room(
+        prompt_ids(tokenizer, [row["prompt"][0]["content"] for row in rows]), train.max_completion_tokens, context
+    )
+
+
 # the configuration
+
+
+def check_grpo(train: TrainSection, method: MethodSection) -> None:
+    """Check that TRL knows the names in `grpo`.
+
+    Raises:
+        AttnPOError: it does not know one.
+    """
+    for where, grpo in (("train.grpo", train.grpo), (f"method {method.label!r}: grpo", method.grpo)):
+        if unknown := sorted(set(grpo) - set(AttnPOConfig.__dataclass_fields__)):
+            raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
 
 
 def training_config(
@@ -96,6 +130,7 @@ def training_config(
         AttnPOError: the rollouts of a step do not divide over processes and accumulation, or `grpo` has a name that
             TRL does not know.
     """
+    check_grpo(train, method)
     grpo = method.grpo_over(train)
     on_gpu = torch.cuda.is_available()
     arguments: dict[str, Any] = {
@@ -127,10 +162,6 @@ def training_config(
         "lone_trigger_chars": steps.lone_trigger_chars,
         **grpo,
     }
-    unknown = sorted(set(arguments) - set(AttnPOConfig.__dataclass_fields__))
-    if unknown:
-        where = f"method {method.label!r}: grpo" if unknown[0] in method.grpo else "train.grpo"
-        raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
         shares = process_state().num_processes * arguments["gradient_accumulation_steps"]
@@ -140,7 +171,12 @@ def training_config(
                 "change prompts_per_step or gradient_accumulation_steps"
             )
         arguments["per_device_train_batch_size"] = rollouts // shares
-    config = AttnPOConfig(**arguments)
+    try:
+        config = AttnPOConfig(**arguments)
+    except AttnPOError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise AttnPOError(f"TRL's GRPOConfig refuses the arguments ({first_line(error)}); change grpo") from error
     if config.generation_batch_size != rollouts:
         raise AttnPOError(
             f"train.grpo makes {config.generation_batch_size} rollouts a step, but prompts_per_step x group_size is "
@@ -184,25 +220,27 @@ def run_training(
         the model's folder.
 
     Raises:
-        AttnPOError: heads are needed and heads_file is None, the settings contradict each other, or no prompt is
-            short enough.
+        AttnPOError: heads are needed and heads_file is None, the settings contradict each other, no prompt is short
+            enough, or a prompt and its response exceed the model's context.
     """
+    check_grpo(train, method)
     dtype = checkpoint_dtype(source.model, source.revision)
-    steps_in_all = method.grpo_over(train).get("max_steps", train.steps)
-    checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
-    if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
+    checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, train.steps)
+    if checkpoint is not None and _global_step(checkpoint) == train.steps:
         logger.info("%s is the end of the training", checkpoint.name)
         if process_state().is_main_process:
             _take_model(checkpoint, out_dir)
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
-    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
-    heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
+    tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, train.split, source.data_revision)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
+    check_context(rows, tokenizer, train, context_of(model_config(source.model, source.revision)))
+    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
+    heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     config = training_config(steps, train, method, seed, heads, out_dir / CHECKPOINTS_FOLDER)
     logger.info(
         "the weights are trained in float32 (the checkpoint's are %s), the passes run in %s",
