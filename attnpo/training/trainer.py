@@ -24,6 +24,7 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,14 +41,17 @@ from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
-from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
+from attnpo.method.steps import THINK_END, TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
+from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
+
+logger = logging.getLogger(__name__)
 
 StepLabels = Callable[[Mapping[str, Any], Sequence[str]], list[bool]]
 """From a row of the data set and the texts of a response's steps to one bool a step, True for essential."""
@@ -75,6 +79,8 @@ class AttnPOTrainer(GRPOTrainer):
 
     def __init__(self, *args: Any, step_labels: StepLabels | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        check_data_set(self.train_dataset, (self.args.generation_batch_size or 1) // self.num_generations)
+        self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
@@ -82,6 +88,9 @@ class AttnPOTrainer(GRPOTrainer):
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
+        if self.args.attnpo:
+            warn_without_think_end(self._tokenizer, self._bytes_table)
+        self._n_scored = 0
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
         self._read_next = False  # whether TRL's next pass of the policy is to be read
         self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
@@ -355,6 +364,7 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value(f"attnpo/{name}", value / max(count, 1.0))
         if self.args.attnpo and self.model.training:
             self._log_value("attnpo/baseline_score", baselines / scored if scored else math.nan)
+            self._n_scored += int(scored)
         means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
         gathered = self.accelerator.gather(means).tolist()
         logged = self._logs["advantages"]  # bounded: of a large evaluation batch it holds the end alone
@@ -386,6 +396,15 @@ class _ScoringShare(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         share = self.trainer._scoring_seconds / (time.perf_counter() - self.start)
         self.trainer._metrics["train"]["attnpo/scoring_time_share"].append(share)
+
+    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        if self.trainer.args.attnpo and self.start and not self.trainer._n_scored:
+            logger.warning(
+                "NO RESPONSE WAS RESCALED: no correct one had an advantage, %s and %d steps; see phrases, "
+                "min_step_chars and credit",
+                THINK_END,
+                self.trainer.credit_config.min_steps,
+            )
 
 
 class _RewardState(TrainerCallback, ExportableState):
