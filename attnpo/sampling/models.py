@@ -49,8 +49,9 @@ def load_model(
     """
     tokenizer = load_tokenizer(model, revision)
     _check_vocabulary(model, tokenizer, model_config(model, revision))
+    load: Any = AutoModelForCausalLM.from_pretrained  # typed as if it gave the model alone
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
+        loaded, report = load(
             model_path(model), revision=revision, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
     except Exception as error:  # readers of broken files raise their own errors, which have no class in common

@@ -40,8 +40,8 @@ def check_data_set(data: Any, prompts: int) -> None:
     """
     if hasattr(data, "__len__") and len(data) < prompts:
         raise AttnPOError(
-            f"the data set has {len(data)} prompts, but rollouts are generated for {prompts} at once; add some, or lower "
-            "prompts_per_step (in TRL, per_device_train_batch_size)"
+            f"the data set has {len(data)} prompts, but rollouts are generated for {prompts} at once; add some, or "
+            "lower prompts_per_step (in TRL, per_device_train_batch_size)"
         )
 
 

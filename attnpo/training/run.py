@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import accelerate
 import datasets
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
 from attnpo.environment import usable_cores
@@ -287,20 +290,45 @@ def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
 
 
 def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:
-    """The newest checkpoint that was written to its end (`trainer_state.json` is written last), or None.
+    """The newest checkpoint that is whole, or None. `trainer_state.json` is written last.
 
     With `steps`, those of the whole training, one at the end counts only if it holds the model's weights in
     safetensors: the trainer cannot go on from it, as it would take another step. Sharded ones do not hold them.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=_global_step, reverse=True)
+    named = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    found = sorted(named, key=_global_step, reverse=True)
     for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            logger.warning("%s is not complete, taking the one before it", path.name)
+        if why := _damage(path):
+            logger.warning("%s is not whole (%s), taking the one before it", path.name, why)
             continue
         if steps is None or _global_step(path) < steps or any(path.glob("*.safetensors")):
             return path
+    return None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Why nothing can go on from a checkpoint; None: it can."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return first_line(error)
+    if not isinstance(state, dict) or state.get("global_step") != _global_step(checkpoint):
+        return "trainer_state.json is that of another step"
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    names = [path.relative_to(checkpoint).as_posix() for path in files]
+    if not any(re.search(r"\.(safetensors|distcp)$|model[^/]*\.(bin|pt)$", name) for name in names):
+        return "it has no weights"
+    if not any(name.startswith(("optimizer", "global_step")) for name in names):
+        return "it has no state of the optimizer"
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):  # its header says where it ends
+                    continue
+        except (OSError, SafetensorError) as error:
+            return f"{path.name}: {first_line(error)}"
+        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+            return f"{path.name} is cut"
     return None
 
 

@@ -79,7 +79,7 @@ class AttnPOTrainer(GRPOTrainer):
 
     def __init__(self, *args: Any, step_labels: StepLabels | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_data_set(self.train_dataset, (self.args.generation_batch_size or 1) // self.num_generations)
+        check_data_set(self.train_dataset, (self.args.generation_batch_size or 0) // (self.num_generations or 1))
         self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
