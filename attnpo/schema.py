@@ -83,7 +83,7 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
         AttnPOError: an unknown key, a missing one, a value of the wrong type or out of its range.
     """
     try:
-        text = json.dumps(mapping, default=str)  # as JSON, strict types still let a list stand for a tuple
+        text = json.dumps(mapping, default=_plain)  # as JSON, strict types still let a list stand for a tuple
     except (TypeError, ValueError) as error:
         at = section or "the file"
         raise AttnPOError(f"{file}: {at}: not plain values ({error}); write it out as JSON could") from error
@@ -93,6 +93,11 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
     except ValidationError as error:
         problems = [_Problem(found, cls, json.loads(text), section) for found in error.errors(include_url=False)]
     raise AttnPOError(f"{file}: {_worst(problems)}")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as a plain one, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def check_seed(seed: int) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from fakes import PROFILE, fake_profile, write_profile
 
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
+from attnpo.rewards import REWARDS, check_reward, context_fields
 from attnpo.runs.profile import load_profile
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.run import run_training
@@ -177,9 +181,55 @@ PLAIN: dict[str, Any] = {"bf16": False, "use_cpu": True, "report_to": "none", "a
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: 0 must be at least 1"),
         ({"seed": 2**32}, "seed: 4294967296 must be below 4294967296"),
         ({"save_strategy": "steps", "save_steps": 0}, "save_steps is 0; give a number of steps, at least 1"),
+        ({"heads": [0, 1]}, "heads[0]: 0 is not a list"),
+        ({"heads": [[0, 1, 2]]}, "heads[0]: [0, 1, 2] must have a length of at most 2"),
+        ({"heads": [[0]]}, "heads[0][1]: missing"),
+        ({"heads": "top"}, "heads: 'top' is not a list"),
+        ({"heads": ["01"]}, "heads[0]: '01' is not a list"),
+        ({"heads": [[0.7, 1]]}, "heads[0][0]: 0.7 is not a whole number"),
+        ({"heads": [[0, -1]]}, "heads[0][1]: -1 must be at least 0"),
+        ({"heads": [[0, 1], [0, 1]]}, "heads: head [0, 1] stands twice"),
+        ({"heads": torch.tensor([[0.5, 1.0]])}, "heads[0][0]: 0.5 is not a whole number"),
+        ({"scoring_batch_tokens": 0}, "scoring_batch_tokens: 0 must be at least 1"),
+        ({"scoring_chunk_rows": -1}, "scoring_chunk_rows: -1 must be at least 1"),
+        ({"min_step_chars": -1}, "min_step_chars: -1 must be at least 0"),
+        ({"lone_trigger_chars": None}, "lone_trigger_chars: None is not a whole number"),
+        ({"phrases": "mine"}, "phrases: 'mine' is not"),
+        ({"credit": {"floor": "0"}}, "credit.floor: '0' is not a number"),
+        ({"credit": {"warmup_steps": -1}}, "credit: warmup_steps -1.0 must be finite and not negative"),
+        ({"credit": "published"}, "credit: 'published' is not a mapping"),
+        ({"credit": {"warmup": 1}}, "credit has no field 'warmup'; it has attenuation_exponent, "),
+        ({"length_reward_args": "alpha"}, "length_reward_args: 'alpha' is not a mapping"),
+        ({"length_reward_args": {"alpha": None}}, "reward 'tlmre' cannot take {'alpha': None}"),
+        ({"length_reward_args": {"alpha": "0.2"}}, "reward 'tlmre' cannot take {'alpha': '0.2'}"),
     ],
 )
 def test_the_configuration_checks_its_numbers(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(AttnPOError) as caught:
         AttnPOConfig(str(tmp_path), **{**PLAIN, **changes})
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_heads_may_be_an_array_or_tuples(tmp_path: Path) -> None:
+    for heads in (np.array([[0, 1]]), torch.tensor([[0, 1]]), [(np.int64(0), np.int64(1))], ((0, 1),)):
+        made = AttnPOConfig(str(tmp_path), **{**PLAIN, "attnpo": True}, heads=heads)
+        assert [(int(layer), int(head)) for layer, head in made.heads or []] == [(0, 1)]
+
+
+@pytest.mark.parametrize("value", [None, "x", [], [1], {}, float("nan"), float("inf"), 10**30])
+def test_no_argument_of_a_reward_ends_in_a_traceback(value: object) -> None:
+    refused = 0
+    for name, reward in REWARDS.items():
+        for key in set(inspect.signature(reward.rewards).parameters) - context_fields(name):
+            if key not in ("lengths", "correct", "group_size"):
+                try:
+                    check_reward(name, {key: value}, 4)
+                except AttnPOError:
+                    refused += 1
+    assert refused >= 14
+
+
+@pytest.mark.parametrize("arguments", [None, "alpha", [0.2], 3])
+def test_the_arguments_of_a_reward_are_a_mapping(arguments: Any) -> None:
+    with pytest.raises(AttnPOError, match="arguments of reward 'tlmre': .* is not a mapping"):
+        check_reward("tlmre", arguments, 4)

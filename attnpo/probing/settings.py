@@ -22,6 +22,10 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 """Heads as [layer, head], both from 0."""
 
 
+Phrases = Literal["published", "corrected"]
+"""Phrase sets that cut the thinking into steps."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Source:
     """The model that is probed and trained, and the problems that it is asked."""
@@ -40,7 +44,7 @@ class Source:
 class StepsSection:
     """How the thinking is cut into steps: the arguments of `attnpo.method.steps.split_steps`."""
 
-    phrases: Literal["published", "corrected"] = "corrected"
+    phrases: Phrases = "corrected"
     """Phrase set."""
     min_chars: Index = 80
     """Steps shorter than this many characters merge into a neighbour; 1 merges none."""

@@ -7,20 +7,36 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
 from packaging.version import Version
 from trl import GRPOConfig
 
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
+from attnpo.probing.settings import HeadList, Phrases
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
-from attnpo.schema import build
-from attnpo.training.settings import GRPONumbers
+from attnpo.schema import STRICT, Count, Index, Options, build
+from attnpo.training.settings import CreditOptions, GRPONumbers
 
 STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Ours:
+    """What the fields that AttnPO adds may be, where it is no choice among names."""
+
+    length_reward_args: Options | None
+    heads: HeadList | None
+    phrases: Phrases
+    min_step_chars: Index
+    lone_trigger_chars: Index
+    credit: CreditOptions | None
+    scoring_batch_tokens: Count
+    scoring_chunk_rows: Count
 
 
 @dataclass
@@ -96,6 +112,10 @@ class AttnPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         build(GRPONumbers, GRPONumbers.among(vars(self)), "AttnPOConfig")
+        if self.heads is not None and hasattr(self.heads, "tolist"):  # an array
+            self.heads = self.heads.tolist()
+        ours = {name: getattr(self, name) for name in _Ours.__dataclass_fields__}
+        build(_Ours, {**ours, "heads": self.heads or None}, "AttnPOConfig")
         _one_of("length_reward", self.length_reward, sorted(REWARDS))
         if self.advantage_estimator is None:
             self.advantage_estimator = REWARDS[self.length_reward].estimator
@@ -118,6 +138,7 @@ class AttnPOConfig(GRPOConfig):
         check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
+        self.credit_config()
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:
             _check_vllm()
@@ -143,12 +164,13 @@ class AttnPOConfig(GRPOConfig):
         """The credit rule's constants.
 
         Raises:
-            AttnPOError: a field that `CreditConfig` does not have.
+            AttnPOError: a field that `CreditConfig` does not have, or a value that it cannot have.
         """
         known = set(CreditConfig.__dataclass_fields__)
         unknown = sorted(set(self.credit or {}) - known)
         if unknown:
             raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        build(CreditConfig, self.credit or {}, "AttnPOConfig", "credit")
         return CreditConfig(**(self.credit or {}))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from attnpo.probing.settings import HeadList
+from attnpo.probing.settings import HeadList, Phrases
 from attnpo.schema import STRICT, Count, NotNegative, Options, Positive, Seed, TopP
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -168,7 +168,7 @@ class MethodSection:
     both from 0."""
     n_heads: Count | None = None
     """How many heads, for `top`, `worst` and `random`; null: `probe.heads`."""
-    phrases: Literal["published", "corrected"] | None = None
+    phrases: Phrases | None = None
     """Phrase set that cuts the steps; null: that of `steps`."""
     snapshots: Count | None = None
     """Keep the weights every this many optimizer steps, as `snapshots/STEP` of the run; null: only the last."""
