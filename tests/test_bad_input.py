@@ -114,7 +114,7 @@ def test_a_budget_beyond_the_context_in_training_and_sampling(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        *((key, name, f"{where}: {name!r} names files and folders; give it letters")
+        *((key, name, f"{where}: {name!r} names files and folders; let it begin")
           for name in ("a/b", "..", "../x", "", "a\\b", "a\0b", "-x")
           for key, where in (("name", "name"),)),
         ("methods", {"a/b": METHOD}, "methods: 'a/b' names files and folders"),
@@ -144,8 +144,9 @@ def test_profiles_that_cannot_be(tmp_path: Path, keys: str, value: object, messa
 
 def test_names_that_people_give_stay(tmp_path: Path) -> None:
     method = {"label": "x", "reward": "rloo"}
-    profile = fake_profile(tmp_path, name="Größe 1.5b_v2-x", methods={"a.b c-d": method, "ü": method})
-    assert list(profile.methods) == ["a.b c-d", "ü"]
+    names = ["a.b c-d", "ü", "tlmre (α=.2, β)", "短"]
+    profile = fake_profile(tmp_path, name="Größe 1.5b_v2-x", methods=dict.fromkeys(names, method))
+    assert list(profile.methods) == names
 
 
 @pytest.mark.parametrize("words", [["no-such-launcher", "launch"], ["/nowhere/launch"], [""]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from attnpo.cli.evaluation import check, evaluate
+from attnpo.cli.machine import refusal
 from attnpo.cli.results import report, run, table
 from attnpo.cli.training import probe, study, train
 from attnpo.errors import AttnPOError
@@ -25,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: from the parser, for --help and for what it cannot parse.
     """
     die_with_runner()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not know what names and tables are written with
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
@@ -43,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("attnpo: interrupted; the same command goes on where this one stood", file=sys.stderr)
         return 130
-    except Exception:  # Python's own exit code for these is 1, which says that a check found a change
-        logging.getLogger(__name__).exception("attnpo: this should not happen")
+    except Exception as error:  # Python's own exit code for these is 1, which says that a check found a change
+        if line := refusal(error):
+            print(f"attnpo: {line}", file=sys.stderr)
+        else:
+            logging.getLogger(__name__).exception("attnpo: this should not happen")
         return 2
     return int(code or 0)

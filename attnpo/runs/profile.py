@@ -27,7 +27,7 @@ from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 COMPOSED = "+attnpo"
 """Behind a method's name: the method with AttnPO on top."""
 
-_FILE_NAME = re.compile(r"\w([\w .+@-]*[\w.+@-])?")
+_FILE_NAME = re.compile(r"\w([^/\\\x00-\x1f\x7f]*[^\s/\\\x00-\x1f\x7f])?")
 _NOT_IN_FILES = ("path", "artefact")
 
 
@@ -306,8 +306,8 @@ def _check_names(profile: Profile) -> None:
         for name in names:
             if not _FILE_NAME.fullmatch(name):
                 raise AttnPOError(
-                    f"{file}: {key}: {name!r} names files and folders; give it letters, digits, spaces and ._+@-, a "
-                    "letter or digit first"
+                    f"{file}: {key}: {name!r} names files and folders; let it begin with a letter or digit, without "
+                    "slashes and control characters"
                 )
     if not profile.methods:
         raise AttnPOError(f"{file}: methods: {{}} is empty; add a method")

@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.progress import track
 
 from attnpo.errors import AttnPOError
-from attnpo.files import json_lines, locked
+from attnpo.files import json_lines, locked, naming
 from attnpo.sampling.sampler import Sample, Sampler
 
 Key = tuple[Hashable, ...]
@@ -78,8 +78,9 @@ class SampleFile:
         more = {"seed": seed, "text": sample.text, "usage": sample.usage}
         row |= {name: value for name, value in more.items() if value is not None}
         line = json.dumps(row).encode() + b"\n"  # in ASCII, since half of a surrogate pair has no UTF-8
-        self._file.write(line)
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(line)
+            self._file.flush()
         self._place[key] = self.path, self._end
         self._end += len(line)
 
