@@ -108,6 +108,45 @@ def test_a_budget_beyond_the_context_in_training_and_sampling(tmp_path: Path, mo
         run_probe(profile.source, profile.steps, probed, tmp_path / "probe")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--draws 0", "report: draws: 0 must be at least 1"),
+        ("--confidence 1", "report: confidence: 1.0 must be below 1"),
+        ("--confidence nan", "report: confidence: nan is not a finite number"),
+        ("--bootstrap-seed -1", "report: bootstrap_seed: -1 must be at least 0"),
+        ("--budgets 100 0", "report: budgets[1]: 0 must be at least 1"),
+    ],
+)
+def test_numbers_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, message: str) -> None:
+    assert message in fails(capsys, "report", str(tmp_path), *words.split(), "--out", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--limit 0", "eval: limit: 0 must be at least 1"),
+        ("--batch-size 0", "eval: batch_size: 0 must be at least 1"),
+        ("--top-p 1.5", "eval: top_p: 1.5 must be at most 1"),
+        ("--temperature -1", "eval: temperature: -1.0 must be at least 0"),
+        ("--max-tokens -5", "eval: max_tokens: -5 must be at least 1"),
+        ("--processes 0", "0 sampling processes; take 1 or more"),
+        ("--max-tokens 1020", "a budget of 1020 exceed the model's context of 1024 tokens"),
+    ],
+)
+def test_numbers_of_an_evaluation(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr("attnpo.sampling.backends.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("attnpo.sampling.backends.visible_gpus", list)
+    model = ["--model", "testbed", "--tasks", "attnpo_testbed_test", "--results", str(tmp_path / "results")]
+    assert message in fails(capsys, "eval", *model, *words.split())
+
+
 # profiles
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from attnpo.cli.common import ProfileName, Results, results_dir_of
@@ -18,6 +20,7 @@ from attnpo.runs.outlook import outlook
 from attnpo.runs.plan import RUNS_OF, STUDIES, all_jobs, check_launcher, left_to_do, only_methods, plan_command
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
+from attnpo.schema import STRICT, Count, Seed, build
 
 
 def table(
@@ -58,6 +61,14 @@ def _kinds(artefact: str) -> set[str]:
     return set(every if artefact == "all" else RUNS_OF.get(artefact, ("eval",)))
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class _ReportOptions:
+    draws: Count
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap_seed: Seed
+    budgets: list[Count] | None
+
+
 def report(
     samples: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[LABEL=]PATH...")],
     base: Annotated[str | None, tyro.conf.arg(metavar="LABEL|[LABEL=]PATH")] = None,
@@ -83,6 +94,8 @@ def report(
     """
     from attnpo.report.comparison import write_comparison
 
+    given = {"draws": draws, "confidence": confidence, "bootstrap_seed": bootstrap_seed, "budgets": budgets}
+    build(_ReportOptions, given, "report")
     options = {"draws": draws, "level": confidence, "seed": bootstrap_seed}
     write_comparison(samples, out, Console(), base=base, budgets=budgets, paper=paper, **options)
 
