@@ -109,3 +109,6 @@ def test_eval_without_a_profile_names_its_samples_and_is_done_once(
     assert run.name.startswith("eval-testbed-s0-")
     assert main(["eval", *words, "--results", str(tmp_path), "--seed", "1"]) == 0
     assert len(list((tmp_path / "raw").iterdir())) == 2
+    words = ["--base", f"other={next((tmp_path / 'raw').glob('*s1*'))}", "--out", str(tmp_path / "report")]
+    assert main(["report", f"one={run}", *words, "--draws", "50"]) == 0
+    assert "budget 40 tokens, temperature 0.6, top_p 0.95" in (tmp_path / "report" / "report.md").read_text()
