@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from attnpo.environment import checkout_root
+from attnpo.environment import shipped
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
@@ -25,6 +25,9 @@ from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 
 COMPOSED = "+attnpo"
 """Behind a method's name: the method with AttnPO on top."""
+
+PROFILES = "reproduce/profiles"
+"""Folder of the profiles that come with the package, see `attnpo.environment.shipped`."""
 
 _NOT_IN_FILES = ("path", "artefact")
 
@@ -39,8 +42,9 @@ class Profile:
     revision: str | None = None
     """Hub revision, if `model` is a hub id."""
     data: str = EMBEDDED
-    """Problems to probe and train on: `testbed`, a JSON-lines file with `problem` and `answer` on each line,
-    or a hub data set."""
+    """Problems to probe and train on: `testbed`, a file or a hub data set. A file is JSON lines (.jsonl), a JSON list
+    of objects (.json), CSV with a header, or Parquet, and its path is relative to the current folder. Each row has
+    `problem` and `answer` and may have an `id` of its own."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set; null: what the hub has when a run loads it, with a warning."""
     seeds: Seeds = field(default_factory=lambda: [0])
@@ -203,7 +207,7 @@ class Profile:
     @property
     def option(self) -> str:
         """`--profile …` as one would type it: the profile's name, or its file's without the folders above it."""
-        known = self.path.resolve().parent == (checkout_root() / "reproduce" / "profiles").resolve()
+        known = self.path.resolve().parent == shipped(PROFILES)
         return f"--profile {self.path.stem if known else self.path.name}{' --quick' if self.quick else ''}"
 
     @property
@@ -213,7 +217,7 @@ class Profile:
 
 
 def find_profile(name_or_path: str) -> Path:
-    """A profile's file: a path, or a name in the checkout's reproduce/profiles.
+    """A profile's file: a path, or the name of one that comes with the package (reproduce/profiles).
 
     Raises:
         AttnPOError: there is no such file.
@@ -223,7 +227,7 @@ def find_profile(name_or_path: str) -> Path:
         if not path.is_file():
             raise AttnPOError(f"{path}: no such profile file; check the path, or give a name in reproduce/profiles")
         return path
-    folder = checkout_root() / "reproduce" / "profiles"
+    folder = shipped(PROFILES)
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     if name_or_path not in known:
         raise AttnPOError(
