@@ -48,8 +48,8 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
 
 
 def on_hub(data: str) -> bool:
-    """Whether a profile's `data` is a hub data set, not the embedded problems and no file."""
-    return data != EMBEDDED and not data.endswith(training_sets.FILES)
+    """Whether a profile's `data` is a hub data set, not the embedded problems and no file or folder."""
+    return data != EMBEDDED and not training_sets.is_local(data)
 
 
 def load_problems(source: str, split: str, revision: str | None = None) -> list[Problem]:
