@@ -44,7 +44,7 @@ def test_a_wheel_holds_all_that_the_package_reads(installed: Path) -> None:
         names = {path.name for path in (ROOT / outside).iterdir() if path.is_file()}
         assert names
         assert {f"{inside}/{name}" for name in names} <= held
-    assert "attnpo_lm_eval.pth" in held
+    assert {"attnpo_lm_eval.pth", "attnpo/runs/template.yaml"} <= held
     assert {name.split("/")[0] for name in held} == {
         "attnpo",
         "attnpo_lm_eval.pth",

@@ -1,4 +1,4 @@
-"""The command line: `attnpo probe | train | eval | study | table | report | run | check`."""
+"""The command line: `attnpo template | probe | train | eval | study | table | report | run | check`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 import attnpo
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.results import report, run, table
-from attnpo.cli.training import probe, study, train
+from attnpo.cli.training import probe, study, template, train
 from attnpo.environment import git_state
 from attnpo.errors import AttnPOError
 from attnpo.runs.runner import die_with_runner
@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
-            "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table, "report": report,
-            "run": run, "check": check,
+            "template": template, "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table,
+            "report": report, "run": run, "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,

@@ -61,7 +61,7 @@ def build_table(
         title: without the profile.
         compare: put published values beside.
     """
-    report, train, evaluation = profile.report, profile.train, profile.evaluate
+    report, train, evaluation = profile.report, profile.trained(), profile.evaluated()
     selection = select(profile, estimates)
     blocks, run_ids = [], _run_ids(profile, runs)
     for task, heading in titles_of(profile, selection).items():

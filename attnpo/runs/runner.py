@@ -89,7 +89,7 @@ def run_jobs(
     read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Display(len(plan), done, profile.train.steps, console) as display:
+        with Display(len(plan), done, profile.train.steps if profile.train else 0, console) as display:
             while True:
                 ready = sorted([*ready, *waits.get_ready()], key=order.__getitem__)
                 while ready and len(running) < workers:
