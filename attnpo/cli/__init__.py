@@ -1,4 +1,4 @@
-"""The command line: `attnpo probe | train | eval | study | table | report | run | check`."""
+"""The command line: `attnpo template | probe | train | eval | study | table | report | run | check`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
+import attnpo
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.results import report, run, table
-from attnpo.cli.training import probe, study, train
+from attnpo.cli.training import probe, study, template, train
+from attnpo.environment import git_state
 from attnpo.errors import AttnPOError
 from attnpo.runs.runner import die_with_runner
 
@@ -24,17 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         SystemExit: from the parser, for --help and for what it cannot parse.
     """
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(version())
+        return 0
     die_with_runner()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
-            "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table, "report": report,
-            "run": run, "check": check,
+            "template": template, "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table,
+            "report": report, "run": run, "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="attnpo",
-            description="AttnPO: attention-guided process supervision for efficient reasoning.",
+            description="AttnPO: attention-guided process supervision for efficient reasoning. "
+            "`attnpo --version` prints the version.",
             args=arguments,
         )
     except AttnPOError as error:
@@ -47,3 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(__name__).exception("attnpo: this should not happen")
         return 2
     return int(code or 0)
+
+
+def version() -> str:
+    """The package's version and, in a git checkout, its commit and whether files differ from it."""
+    state = git_state()
+    commit = f", commit {state['commit']}" if state["commit"] else ""
+    return f"attnpo {attnpo.__version__}{commit}{' with changes' if state['dirty'] else ''}"

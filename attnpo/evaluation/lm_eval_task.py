@@ -7,8 +7,10 @@ that lm-eval passes to tasks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 from lm_eval.api.registry import metric_registry
@@ -18,6 +20,29 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.lm_eval_models import REQUEST_TYPE, Plan, add_method
 
 add_method()
+
+
+def errors_in_one_line() -> None:
+    """Let lm-eval's command line end with the line of an AttnPOError in place of a traceback; its exit code stays 1.
+
+    It catches nothing, so what a task raises reaches Python's hook for uncaught exceptions. That hook is replaced for
+    errors of ours, and only where the command line runs, which alone imports `lm_eval._cli`. An error that is a
+    SystemExit too would need no hook, but would take the traceback from programs that call lm-eval as well.
+    """
+    if "lm_eval._cli" not in sys.modules:
+        return
+    theirs = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, AttnPOError):
+            print(f"lm_eval: {error}", file=sys.stderr)
+        else:
+            theirs(kind, error, traceback)
+
+    sys.excepthook = hook
+
+
+errors_in_one_line()
 
 
 class SampledTask(ConfigurableTask):

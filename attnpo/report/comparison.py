@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from attnpo.environment import checkout_root
+from attnpo.environment import shipped
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_csv
@@ -179,7 +179,7 @@ def _beside(size: str, blocks: Sequence[Block], conditions: Mapping[str, Any]) -
     """Published values that may stand beside these blocks, with the measured ones in the same grid."""
     found: list[Published] = []
     settings = dict.fromkeys((c.budget, c.temperature) for c in conditions.values())
-    paper = load_paper(checkout_root() / "results" / "paper")
+    paper = load_paper(shipped("results/paper"))
     for budget, temperature in settings:
         tasks = [t for t, c in conditions.items() if (c.budget, c.temperature) == (budget, temperature)]
         here = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from attnpo.environment import checkout_root
+from attnpo.environment import shipped
 from attnpo.evaluation.tasks import task_groups
 from attnpo.report.findings import findings, many_with_attnpo
 from attnpo.report.published import BENCHMARKS, PaperRow, PaperValue, Published, load_paper, published
@@ -61,7 +61,7 @@ def build_table(
         title: without the profile.
         compare: put published values beside.
     """
-    report, train, evaluation = profile.report, profile.train, profile.evaluate
+    report, train, evaluation = profile.report, profile.trained(), profile.evaluated()
     selection = select(profile, estimates)
     blocks, run_ids = [], _run_ids(profile, runs)
     for task, heading in titles_of(profile, selection).items():
@@ -85,7 +85,7 @@ def build_table(
         []
         if not compare
         else published(
-            load_paper(checkout_root() / "results" / "paper"),
+            load_paper(shipped("results/paper")),
             size=report.paper_model,
             tasks=[block.task for block in blocks],
             budget=evaluation.max_completion_tokens,

@@ -131,8 +131,8 @@ def probe_spec(profile: Profile) -> dict[str, Any]:
     return {
         **_common(profile, "probe", 0),
         "steps": _in_spec(profile.steps),
-        "probe": _in_spec(profile.probe),
-        "problems": problems_identity(profile.data, profile.probe.split, profile.data_revision),
+        "probe": _in_spec(profile.probed()),
+        "problems": problems_identity(profile.data, profile.probed().split, profile.data_revision),
     }
 
 
@@ -145,14 +145,14 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     if not section.attnpo:
         settings = {k: v for k, v in settings.items() if k not in ("credit", "heads", "n_heads", "phrases")}
     elif section.heads == "random":
-        settings["n_heads"] = section.n_heads or profile.probe.heads
+        settings["n_heads"] = section.n_heads or profile.n_heads
     return {
         **_common(profile, "train", seed),
         "method": method,
         "settings": settings,
         "steps": _in_spec(profile.steps) if section.attnpo else None,
-        "train": _in_spec(profile.train),
-        "problems": problems_identity(profile.data, profile.train.split, profile.data_revision),
+        "train": _in_spec(profile.trained()),
+        "problems": problems_identity(profile.data, profile.trained().split, profile.data_revision),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
 
@@ -197,7 +197,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         assert method is not None
         spec |= {"method": method, "train": run_id(train_spec(profile, method, seed))}
     if kind == "ensemble" or study.heads == "top":
-        spec |= {"probe": run_id(probe_spec(profile)), "heads": profile.probe.heads}
+        spec |= {"probe": run_id(probe_spec(profile)), "heads": profile.probed().heads}
     return spec
 
 
@@ -213,6 +213,36 @@ def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
 # the plan
 
 
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "probe": ("probe",),
+    "train": ("train", "methods"),
+    "eval": ("evaluate",),
+    "responses": ("study",),
+    "ensemble": ("study", "probe"),
+    "intervention": ("study",),
+    "stability": ("study", "train", "methods"),
+}
+"""Kind of run to the sections of a profile that it uses."""
+
+
+def check_sections(profile: Profile, kinds: Collection[str], methods: Iterable[str] = ()) -> None:
+    """Check that a profile has the sections which runs of these kinds use, trained on these methods.
+
+    Raises:
+        AttnPOError: some are missing; the line names all of them. Or there is no such method.
+    """
+    wanted = [section for kind in kinds for section in _SECTIONS[kind]]
+    named = list(methods)
+    if "eval" in kinds and any("@" in name for name in named):
+        wanted.append("tuning")
+    trained = [name for name in named if name not in BASES] if profile.methods else []
+    if any(profile.method(name).needs_probe for name in trained):
+        wanted.append("probe")
+    if {"intervention", "stability"} & set(kinds) and profile.study is not None and profile.study.heads == "top":
+        wanted.append("probe")
+    profile.need(*wanted)
+
+
 def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Collection[str] = ("eval",)) -> list[Job]:
     """The runs of `kinds` and what they wait for, for all methods of the profile (see `Profile.narrowed`).
 
@@ -221,7 +251,7 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
     Raises:
         AttnPOError: a study that the profile cannot make.
     """
-    probe = Run.at(results_dir, probe_spec(profile))
+    probe = None if profile.probe is None else Run.at(results_dir, probe_spec(profile))
     jobs: list[Job] = []
     trained = set(kinds) & {"train", "eval", "stability"}
     studied = [kind for kind in STUDIES if kind in kinds]
@@ -231,7 +261,8 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
 
     def study(kind: Kind, needs: tuple[Run, ...], method: str | None = None, seed: int = 0) -> Job:
         spec = study_spec(profile, kind, method, seed)
-        return Job(kind, method, seed, Run.at(results_dir, spec), (*needs, probe) if "probe" in spec else needs)
+        more = (probe,) if probe is not None and "probe" in spec else ()
+        return Job(kind, method, seed, Run.at(results_dir, spec), (*needs, *more))
 
     jobs += [study(kind, (responses,)) for kind in studied if kind in ("ensemble", "intervention")]
     for seed in profile.seeds_of(base) if trained else []:
@@ -243,14 +274,14 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
             if seed not in profile.seeds_of(name):
                 continue
             train = Run.at(results_dir, train_spec(profile, name, seed))
-            jobs.append(Job("train", name, seed, train, (probe,) if method.needs_probe else ()))
+            jobs.append(Job("train", name, seed, train, (probe,) if probe and method.needs_probe else ()))
             if "eval" in kinds:
                 run = Run.at(results_dir, eval_spec(profile, name, seed))
                 after.append(Job("eval", name, seed, run, (train,), profile.artefact))
             if "stability" in kinds:
                 after.append(study("stability", (responses, train), name, seed))
         jobs += after
-    if "probe" in kinds or any(probe in job.needs for job in jobs):
+    if probe is not None and ("probe" in kinds or any(probe in job.needs for job in jobs)):
         jobs.insert(0, Job("probe", None, 0, probe))
     return jobs
 
@@ -260,7 +291,9 @@ def plan_artefacts(profile: Profile, results_dir: Path, names: Iterable[str]) ->
     plans: dict[str, list[Job] | AttnPOError] = {}
     for name in names:
         kinds = RUNS_OF.get(name, ("eval",))
+        trained = ("train", *kinds) if {"eval", "stability"} & set(kinds) else kinds
         try:
+            check_sections(profile, trained, profile.narrowed(name).methods)
             if {"probe", "ensemble"} & set(kinds):
                 _check_labels(profile)
             plans[name] = plan_runs(profile.narrowed(name), results_dir, kinds=kinds)
@@ -287,6 +320,7 @@ def plan_command(
         AttnPOError: the profile does not make it, or cannot.
     """
     if artefact == "tune":
+        profile.need("train", "methods", "evaluate", "tuning")
         trials = profile.trials(methods)
         return trials, {"tune": plan_runs(trials, results_dir, BASE_OF_TRIALS)}
     known = profile.makes()
@@ -367,7 +401,8 @@ def check_methods(profile: Profile) -> None:
     for name in profile.methods:
         method, at = profile.method(name), f"{profile.path.name}: methods.{name}"
         try:
-            group_size = method.grpo_over(profile.train).get("num_generations", profile.train.group_size)
+            train = profile.trained()
+            group_size = method.grpo_over(train).get("num_generations", train.group_size)
             check_reward(method.reward, method.reward_args, group_size)
         except AttnPOError as error:
             key = "reward" if method.reward not in REWARDS else "reward_args"

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from attnpo.environment import checkout_root
+from attnpo.environment import checkout_root, shipped
 from attnpo.files import locked
 from attnpo.runs.plan import Job, check_methods
 from attnpo.runs.profile import Profile
@@ -89,7 +89,7 @@ def run_jobs(
     read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Display(len(plan), done, profile.train.steps, console) as display:
+        with Display(len(plan), done, profile.train.steps if profile.train else 0, console) as display:
             while True:
                 ready = sorted([*ready, *waits.get_ready()], key=order.__getitem__)
                 while ready and len(running) < workers:
@@ -153,7 +153,8 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
         environment["HF_HUB_OFFLINE"] = "1"
     job.run.folder.mkdir(parents=True, exist_ok=True)
     if launcher:  # installed beside the interpreter, if anywhere
-        launcher = [shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0], *launcher[1:]]
+        program = shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0]
+        launcher = [program, *map(_file, launcher[1:])]
     command = [*(launcher or [sys.executable]), "-m", "attnpo.cli", *job.arguments(profile, results_dir, consent)]
     supervisor = [sys.executable, "-m", "attnpo.runs.supervise", str(watch)] if launcher else []
     with (job.run.folder / "job.log").open("ab") as log:
@@ -161,8 +162,14 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
         log.flush()
         return subprocess.Popen(
             [*supervisor, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-            pass_fds=(watch,), cwd=checkout_root() if launcher else None, start_new_session=True,
+            pass_fds=(watch,), start_new_session=True,
         )  # fmt: skip
+
+
+def _file(word: str) -> str:
+    """A word of a launcher; one that names a file of ours, not of the current folder, as that file's path."""
+    ours = shipped(word)
+    return str(ours) if ours.is_file() and not Path(word).exists() else word
 
 
 def _failure(job: Job, code: int) -> str:

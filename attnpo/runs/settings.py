@@ -46,8 +46,8 @@ class LaunchSection:
 
     train: list[str] = field(default_factory=list)
     """Words before `-m attnpo.cli train ...` in place of the Python interpreter, such as `accelerate launch
-    --config_file reproduce/accelerate/8gpus-zero3.yaml`; paths are relative to the checkout. Empty: one
-    process."""
+    --config_file reproduce/accelerate/8gpus-zero3.yaml`. A file is looked for in the current folder, then among those
+    that come with the package. Empty: one process."""
     workers: Count | None = None
     """Runs side by side unless `--jobs` says otherwise; null: one a usable core."""
 

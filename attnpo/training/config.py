@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from packaging.version import Version
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from attnpo.errors import AttnPOError
@@ -20,13 +21,30 @@ STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
+PAPER = {
+    "title": "AttnPO: Attention-Guided Process Supervision for Efficient Reasoning",
+    "id": "2602.09953",
+    "citation": """\
+@inproceedings{nie-etal-2026-attnpo,
+    title     = {{AttnPO: Attention-Guided Process Supervision for Efficient Reasoning}},
+    author    = {Shuaiyi Nie and Siyu Ding and Wenyuan Zhang and Linhao Yu and Tianmeng Yang and Yao Chen and
+                 Weichong Yin and Yu Sun and Hua Wu and Tingwen Liu},
+    booktitle = {Proceedings of the 64th Annual Meeting of the Association for Computational Linguistics
+                 (Volume 1: Long Papers)},
+    year      = 2026,
+    url       = {https://aclanthology.org/2026.acl-long.1845/},
+    eprint    = {arXiv:2602.09953},
+}""",
+}
+"""The paper of the method, as the model card of a trained model cites it."""
+
 
 @dataclass
 class AttnPOConfig(GRPOConfig):
     """TRL's `GRPOConfig` with the paper's defaults, and the fields that AttnPO adds.
 
     Batch sizes stay TRL's: `per_device_train_batch_size * num_processes * gradient_accumulation_steps` rollouts
-    a step, in groups of `num_generations`.
+    a step, in groups of `num_generations`. Training is in bfloat16 where the accelerator has it, else in float32.
 
     Raises:
         AttnPOError: values that are unknown or contradict each other.
@@ -106,6 +124,8 @@ class AttnPOConfig(GRPOConfig):
                 f"{'divides' if divides else 'does not divide'} by the group's std; leave scale_rewards out"
             )
         self.scale_rewards = scale
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = is_torch_bf16_gpu_available()  # TRL takes it for granted, and fails on a CPU
         super().__post_init__()
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise AttnPOError(
@@ -115,6 +135,9 @@ class AttnPOConfig(GRPOConfig):
         check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
+        for head in self.heads or []:
+            if not isinstance(head, list | tuple) or [type(part) for part in head] != [int, int]:
+                raise AttnPOError(f"heads has {head!r}; each is (layer, head), two whole numbers from 0")
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:
             _check_vllm()

@@ -29,15 +29,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id
 
 from attnpo.errors import AttnPOError
-from attnpo.method.attention import Head
+from attnpo.method.attention import Head, check_heads
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
@@ -45,7 +47,7 @@ from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
-from attnpo.training.config import AttnPOConfig
+from attnpo.training.config import PAPER, AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -69,16 +71,21 @@ class AttnPOTrainer(GRPOTrainer):
 
     _tag_names = ["trl", "attnpo"]  # noqa: RUF012  (as in TRL)
     _name = "AttnPO"
+    _paper = PAPER
     args: AttnPOConfig
     model: torch.nn.Module
     _logs: dict[str, Any]
 
     def __init__(self, *args: Any, step_labels: StepLabels | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not self.args.attnpo:  # what the model card says
+            self._tag_names, self._name, self._paper = ["trl"], self.args.length_reward, {}
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
         self.heads: list[Head] = [(int(layer), int(head)) for layer, head in self.args.heads or []]
+        if self.args.attnpo and self.args.step_scores == "attention":
+            check_heads(self.accelerator.unwrap_model(self.model), self.heads)
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
@@ -91,6 +98,16 @@ class AttnPOTrainer(GRPOTrainer):
             SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
         self.add_callback(_ScoringShare(self))
         self.add_callback(_RewardState(self))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write TRL's model card, with names where TRL prints `None` for models that are not on the hub."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            path = Path(str(self.args.output_dir)) / "README.md"
+            config: Any = self.model.config
+            base = "/".join(Path(get_config_model_id(config)).parts[-2:]) or "a model without a name"
+            card = path.read_text(encoding="utf-8").replace("[None](https://huggingface.co/None)", base)
+            path.write_text(card.replace('model="None"', 'model="path/to/this/folder"'), encoding="utf-8")
 
     # The step, from rollouts to what the loss takes.
 

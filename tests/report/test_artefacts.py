@@ -309,7 +309,10 @@ def test_an_artefact_that_the_profile_cannot_make_says_why(tmp_path: Path, capsy
     profile = fake_profile(tmp_path, **{**CHANGES, "study": None})
     words = ["--profile", str(profile.path), "--results", str(tmp_path / "results")]
     assert main(["run", "fig_heads", *words]) == 2
-    assert capsys.readouterr().err == "attnpo: profile fake: no section 'study'; add one to study the heads\n"
+    assert (
+        capsys.readouterr().err
+        == "attnpo: profile fake: no section 'study', which this needs; `attnpo template` shows them all\n"
+    )
     assert main(["run", "all", "--dry-run", *words]) == 0
     out, err = capsys.readouterr()
     assert "fig_stability: not made, profile fake: no section 'study'" in err
