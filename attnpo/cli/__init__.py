@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.results import report, run, table
 from attnpo.cli.training import probe, study, train
+from attnpo.environment import no_telemetry
 from attnpo.errors import AttnPOError
 from attnpo.runs.runner import die_with_runner
 
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: from the parser, for --help and for what it cannot parse.
     """
     die_with_runner()
+    no_telemetry()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {

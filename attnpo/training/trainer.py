@@ -38,6 +38,7 @@ from trl import GRPOTrainer
 
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
+from attnpo.environment import telemetry_wanted
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
@@ -97,6 +98,12 @@ class AttnPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         correct, training = rewards_per_func[:, 0].double(), self.model.training
+    def _send_telemetry(self) -> None:
+        """TRL's, only where it is asked for: a thread that looks up a host while this one sets environment variables
+        may crash the process."""
+        if telemetry_wanted():
+            super()._send_telemetry()
+
         if not bool(((correct == 0) | (correct == 1)).all()):
             bad = correct[(correct != 0) & (correct != 1)][0].item()
             raise AttnPOError(
