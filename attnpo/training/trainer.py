@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -35,10 +36,11 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
+from trl.trainer.utils import nanstd
 
+from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head
-from attnpo.environment import telemetry_wanted
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
@@ -52,6 +54,8 @@ __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
 StepLabels = Callable[[Mapping[str, Any], Sequence[str]], list[bool]]
 """From a row of the data set and the texts of a response's steps to one bool a step, True for essential."""
+SHAPED = "shaped"
+"""Name of the shaped reward in the logs, beside those of the reward functions."""
 LOSS_ROWS = 16
 """Responses that a forward pass of the loss takes on a single process."""
 
@@ -84,6 +88,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
+        self._graded = torch.empty(0)  # correctness of all processes, before it is shaped
         self._read_next = False  # whether TRL's next pass of the policy is to be read
         self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
         self._scoring_seconds = 0.0
@@ -93,17 +98,17 @@ class AttnPOTrainer(GRPOTrainer):
         self.add_callback(_ScoringShare(self))
         self.add_callback(_RewardState(self))
 
-    # The step, from rollouts to what the loss takes.
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        correct, training = rewards_per_func[:, 0].double(), self.model.training
     def _send_telemetry(self) -> None:
         """TRL's, only where it is asked for: a thread that looks up a host while this one sets environment variables
         may crash the process."""
         if telemetry_wanted():
             super()._send_telemetry()
 
+    # The step, from rollouts to what the loss takes.
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):  # type: ignore[no-untyped-def]
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        correct, training = rewards_per_func[:, 0].double(), self.model.training
         if not bool(((correct == 0) | (correct == 1)).all()):
             bad = correct[(correct != 0) & (correct != 1)][0].item()
             raise AttnPOError(
@@ -133,6 +138,7 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value("rollouts/cut_share", (credit.truncate_at < lengths).double().mean())
         if shaped.keep is not None:
             self._log_value("rollouts/kept_share", credit.keep.double().mean())
+        self._graded = rewards_per_func[:, 0].clone()
         rewards_per_func[:, 0] = shaped.rewards.to(rewards_per_func)
         return rewards_per_func
 
@@ -140,6 +146,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._read_next, self._read = self._shares_pass(), None
         output = super()._generate_and_score_completions(inputs)
         self._read_next = False
+        self._log_correctness()
         credit, self._credit = self._credit, None
         assert credit is not None  # TRL has called _calculate_rewards
         first = self.accelerator.process_index * len(inputs)
@@ -350,6 +357,19 @@ class AttnPOTrainer(GRPOTrainer):
     def _log_value(self, name: str, value: Any) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(float(value))
 
+    def _log_correctness(self) -> None:
+        """Put correctness where TRL has logged the shaped reward under its name, and that under `shaped`."""
+        name, graded = self.reward_func_names[0], self._graded
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for measure, value in (("mean", graded.mean()), ("std", nanstd(graded))):
+            of_name = metrics[f"rewards/{name}/{measure}"]
+            metrics[f"rewards/{SHAPED}/{measure}"].append(of_name.pop())
+            of_name.append(value.item())
+        logged = self._logs["rewards"]
+        shaped = list(logged[name])[-len(graded) :]
+        logged[SHAPED].extend(shaped)
+        _replace_end(logged[name], graded.tolist())
+
     def _log_rescaling(self, rescaled: Rescaled, advantages: torch.Tensor, completion_mask: torch.Tensor) -> None:
         """Shares of tokens that PA and NA touch, and the rescaled advantages where TRL logged its own."""
         tokens = completion_mask.bool()
@@ -364,10 +384,14 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value("attnpo/baseline_score", baselines / scored if scored else math.nan)
         means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
         gathered = self.accelerator.gather(means).tolist()
-        logged = self._logs["advantages"]  # bounded: of a large evaluation batch it holds the end alone
-        earlier = list(logged)[: -len(gathered)]
-        logged.clear()
-        logged.extend(earlier + gathered)
+        _replace_end(self._logs["advantages"], gathered)
+
+
+def _replace_end(logged: deque[float], values: list[float]) -> None:
+    """Put values where TRL has just logged as many; a log is bounded, so of a large evaluation batch it has the end."""
+    earlier = list(logged)[: -len(values)]
+    logged.clear()
+    logged.extend(earlier + values)
 
 
 def _dropout_of(module: torch.nn.Module) -> float:

@@ -23,7 +23,7 @@ from attnpo.report.evaluated import describe_trade_off
 from attnpo.report.rendered import groups_to_draw
 from attnpo.report.table import Block, Cell, Row
 from attnpo.report.trained import convergence
-from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen
+from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen, derive
 from attnpo.runs.plan import STUDIES, Job, all_jobs, plan_artefacts, train_spec
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.statistics.training import convergence_table
@@ -167,6 +167,25 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     written = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert main(["table", *words, "--artefact", "all"]) == 0
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == written
+
+
+def test_a_record_s_shaped_reward_is_not_taken_for_correctness(tmp_path: Path) -> None:
+    """Earlier versions logged the shaped reward as that of correctness."""
+    profile = fake_profile(tmp_path, **CHANGES)
+    jobs = [job for job in plan_artefacts(profile, tmp_path / "results", ["fig_curves"])["fig_curves"] if job.method]
+    names = ("rewards/correctness/mean", "rewards/correctness/std", "rewards/shaped/mean", "rewards/shaped/std")
+    for job, columns in zip(jobs[:2], (names[:2], names), strict=True):
+        line = {"step": 1, **{column: float(i) for i, column in enumerate(columns)}}
+
+        def work(folder: Path, line: dict[str, float] = line) -> list[Path]:
+            (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+            return [folder / "log.jsonl"]
+
+        job.run.compute("attnpo made up", work, {})
+    derive(tmp_path, [job.run for job in jobs])
+    old, new = pd.read_csv(tmp_path / "derived" / "curves.csv")[list(names)].to_numpy().tolist()
+    assert [*map(str, old)] == ["nan", "nan", "0.0", "1.0"]
+    assert new == [0, 1, 2, 3]
 
 
 def grouped(groups: dict[str, list[str]]) -> dict[str, Any]:
