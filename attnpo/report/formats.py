@@ -51,7 +51,7 @@ def _texts(columns: list[Measure], row: Row, sign: str) -> list[str]:
     for column in columns:
         cell = row.cells.get(column.name)
         texts.append(UNDEFINED if cell is None else value_and_half(cell, column, sign))
-    return [row.label, *texts, str(row.responses), " ".join(map(str, row.seeds))]
+    return [row.marked_label, *texts, str(row.responses), row.marked_seeds]
 
 
 def to_markdown(table: Table) -> str:
@@ -109,7 +109,7 @@ def to_latex(table: Table) -> str:
 
 
 _TEX: dict[str, str | int | None] = {"%": "\\%", "_": "\\_", "&": "\\&", "#": "\\#", "<": "$<$", ">": "$>$"}
-_TEX |= {"±": "$\\pm$", "≈": "$\\approx$", "−": "$-$"}
+_TEX |= {"±": "$\\pm$", "≈": "$\\approx$", "†": "$^\\dagger$", "−": "$-$"}
 
 
 def _tex(text: str) -> str:

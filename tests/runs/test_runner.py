@@ -367,6 +367,52 @@ def test_recorded_runs_are_taken_only_if_asked_and_models_made_where_needed(
     assert sorted(call.jobs()[len(once) :]) == ["eval tlmre 0", "train tlmre 0 from 0"]
 
 
+def test_the_core_rows_are_run_and_the_others_shown_from_their_records(tmp_path: Path, world: dict[str, Any]) -> None:
+    artefacts = {"table1": {"methods": ["tlmre", "attnpo"], "core": {"methods": ["tlmre"], "seeds": 1}}}
+    call = Call(tmp_path, {**two_methods(world), "artefacts": artefacts, "method_seeds": {"tlmre": [1, 0]}})
+    code, _, err = call("--jobs", "3")
+    assert code == 0, err
+    core = ["eval base 1", "eval tlmre 1", "probe", "train tlmre 1 from 0"]
+    assert sorted(call.jobs()) == core
+    assert "core rows of table1: TLMRE, 1 seed; --all runs all 2\n4 runs, 4 to do: 1 probe, 1 train, 2 eval" in err
+    assert "| AttnPO | not run |" in (call.results / "table1.md").read_text()
+
+    code, _, err = call("--jobs", "3", "--all")
+    assert code == 0, err
+    assert len(call.jobs()) == 9
+    whole = {ending: (call.results / f"table1.{ending}").read_text() for ending in ("md", "tex", "csv")}
+    leave_what_git_has(call)
+    code, _, err = call("--recorded")
+    assert (code, len(call.jobs())) == (0, 9), err
+    assert {ending: (call.results / f"table1.{ending}").read_text() for ending in whole} == whole
+
+    code, out, err = call("--dry-run")
+    assert [line.split()[1:3] for line in out.splitlines()[1:]] == [
+        ["train", "tlmre"],
+        ["eval", "base"],
+        ["eval", "tlmre"],
+    ]
+    assert "TLMRE, 1 seed; the other row is shown from its records, --all runs all 2" in err
+    code, out, err = call("--jobs", "3")
+    assert code == 0, err
+    assert sorted(call.jobs()[9:]) == core
+    markdown, tex = ((call.results / f"table1.{ending}").read_text() for ending in ("md", "tex"))
+    for text in (out, markdown, tex):
+        assert "†: shown from the records of earlier runs, not run here" in text
+    assert re.search(r"^\| AttnPO † \|.*\| 0 \|$", markdown, re.M)
+    assert re.search(r"^\| TLMRE \|.*\| 0† 1 \|$", markdown, re.M)
+    assert re.search(r"^AttnPO \$\^\\dagger\$ &", tex, re.M)
+    assert "AttnPO †" in out
+    unmarked = [re.sub(" ?†", "", line) for line in markdown.splitlines() if "†:" not in line]
+    assert unmarked == whole["md"].splitlines()
+
+
+def test_a_core_row_that_the_table_has_not_is_refused(tmp_path: Path, world: dict[str, Any]) -> None:
+    artefacts = {"table1": {"methods": ["tlmre"], "core": {"methods": ["rloo"], "seeds": 1}}}
+    with pytest.raises(AttnPOError, match=r"artefacts\.table1\.core\.methods has 'rloo', which its methods have not"):
+        fake_profile(tmp_path, **world, artefacts=artefacts)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_call_leaves_no_process_and_goes_on_where_it_stood(
     tmp_path: Path, world: dict[str, Any], how: signal.Signals
