@@ -24,6 +24,7 @@ from attnpo.errors import AttnPOError
 from attnpo.runs.plan import check_methods, plan_runs, train_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.progress import Display, steps_done
+from attnpo.runs.runner import _cause
 from attnpo.runs.store import run_id
 
 
@@ -306,7 +307,11 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     call = Call(tmp_path, two_methods(world), FAKE_FAIL="train tlmre 0 from 0")
     code, _, err = call("--jobs", "2")
     assert code == 2
-    assert re.search(r"failed: train tlmre seed 0 \(exit code 2\), see .*job\.log: .*made to fail", err)
+    assert re.search(
+        r"failed: train tlmre seed 0 \(exit code 2\), see .*job\.log: .*RuntimeError: made to fail, .*it goes on,$",
+        err,
+        re.M,
+    )
     assert "eval tlmre seed 0" in err.splitlines()[-1]
     assert "eval attnpo 0" in call.jobs()
     assert "eval tlmre 0" not in call.jobs()
@@ -318,6 +323,34 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     assert call.jobs().count("eval attnpo 0") == 1
 
 
+def test_jobs_that_would_fail_alike_are_not_started(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}, "seeds": [0, 1, 2, 3, 4]}
+    call = Call(tmp_path, world, FAKE_FAIL="train tlmre [1-4] from 0")
+    code, _, err = call("--jobs", "1")
+    assert code == 2
+    trained = ["train tlmre 0 from 0", "train tlmre 1 from 0", "train tlmre 2 from 0"]
+    assert [job for job in call.jobs() if job.startswith("train")] == trained
+    assert "two train runs failed alike, so no other is started" in err
+    assert sorted(job for job in call.jobs() if "eval base" in job) == [f"eval base {seed}" for seed in range(5)]
+    assert "8 of 15 runs are missing" in err.replace("\n", " ")
+    call.environment["FAKE_FAIL"] = ""
+    code, _, err = call("--jobs", "4")
+    assert code == 0, err
+
+
+def test_a_failure_is_named_by_its_error_line(tmp_path: Path, world: dict[str, Any]) -> None:
+    job = plan_runs(fake_profile(tmp_path, **world), tmp_path)[0]
+    job.run.folder.mkdir(parents=True)
+    log = job.run.folder / "job.log"
+    for text, cause in {
+        "$ probe\n": "it said nothing",
+        "$ probe\nattnpo: old\n$ probe\n 5%|..\rValueError: new\n\n": "ValueError: new",
+        "$ probe\nattnpo: no head (9, 9); take another\n[rank0] closing\n": "no head (9, 9); take another",
+    }.items():
+        log.write_text(text)
+        assert _cause(job) == cause
+
+
 def leave_what_git_has(call: Call) -> None:
     for path in (call.results / "raw").glob("*/*"):
         if path.is_dir():
@@ -326,19 +359,25 @@ def leave_what_git_has(call: Call) -> None:
             path.unlink()
 
 
+def unmarked(markdown: str) -> str:
+    """A table without the marks of what is shown from records."""
+    return "".join(re.sub(" ?†", "", line) for line in markdown.splitlines(keepends=True) if "†:" not in line)
+
+
 def test_a_failed_call_leaves_recorded_runs_in_the_table(tmp_path: Path, world: dict[str, Any]) -> None:
     world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}}
     call = Call(tmp_path, world)
     code, _, err = call("--jobs", "4")
     assert code == 0, err
-    table = (call.results / "table1.md").read_bytes()
+    table = (call.results / "table1.md").read_text()
     leave_what_git_has(call)
     recorded = {path: path.read_bytes() for path in (call.results / "raw").glob("*tlmre*/*")}
     assert len(recorded) >= 4
     call.environment["FAKE_FAIL"] = "train tlmre 0 from 0"
     code, _, err = call("--jobs", "1")
     assert (code, "made to fail" in err) == (2, True)
-    assert (call.results / "table1.md").read_bytes() == table
+    marked = (call.results / "table1.md").read_text()
+    assert (unmarked(marked), "| TLMRE † |" in marked) == (table, True)
     assert {path: path.read_bytes() for path in recorded} == recorded
 
 
@@ -403,8 +442,7 @@ def test_the_core_rows_are_run_and_the_others_shown_from_their_records(tmp_path:
     assert re.search(r"^\| TLMRE \|.*\| 0† 1 \|$", markdown, re.M)
     assert re.search(r"^AttnPO \$\^\\dagger\$ &", tex, re.M)
     assert "AttnPO †" in out
-    unmarked = [re.sub(" ?†", "", line) for line in markdown.splitlines() if "†:" not in line]
-    assert unmarked == whole["md"].splitlines()
+    assert unmarked(markdown) == whole["md"]
 
 
 def test_a_core_row_that_the_table_has_not_is_refused(tmp_path: Path, world: dict[str, Any]) -> None:
