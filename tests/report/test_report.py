@@ -467,6 +467,34 @@ def test_the_command_line_reports_and_refuses(tmp_path: Path, capsys: pytest.Cap
     assert "no samples are named" in capsys.readouterr().err
 
 
+def test_of_a_cut_sample_file_the_line_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "lm" / "my-model"
+    write_lm_eval(folder, task="attnpo_gsm8k")
+    cut = write_lm_eval(folder)
+    cut.write_bytes(cut.read_bytes()[:-400])
+    with pytest.raises(AttnPOError) as caught:
+        compare(tmp_path, str(tmp_path / "lm"))
+    message = str(caught.value)
+    assert message.startswith(f"{cut}:6: not JSON (")
+    assert message.endswith("evaluate attnpo_aime2024 again, or take this file away; those of other tasks can stay")
+    cut.unlink()
+    assert "attnpo_gsm8k: budget 16384" in compare(tmp_path, str(tmp_path / "lm"))
+
+    section = {"max_completion_tokens": 256, "temperature": 1.0, "top_p": 1.0}
+    run = Run.at(tmp_path / "tiny", {"kind": "eval", "method": "base", "seed": 0, "evaluate": section})
+
+    def work(folder: Path) -> list[Path]:
+        atomic_write_jsonl(folder / "samples.jsonl", fake_samples("base", 0, problems=2))
+        return [folder / "samples.jsonl"]
+
+    run.compute("attnpo eval", work, {})
+    ours = run.folder / "samples.jsonl"
+    ours.write_bytes(ours.read_bytes()[:-20])
+    n_lines = len(list(fake_samples("base", 0, problems=2)))
+    with pytest.raises(AttnPOError, match=rf"samples\.jsonl:{n_lines}: .*; delete samples\.jsonl and evaluate again"):
+        compare(tmp_path, str(run.folder))
+
+
 def test_what_is_no_sample_file_is_refused(tmp_path: Path) -> None:
     plain = write_lm_eval(tmp_path / "plain", task="gsm8k")
     plain.write_text('{"doc_id": 0, "doc": {}, "resps": [["x"]]}\n')
