@@ -28,6 +28,8 @@ _PACKAGES = [
     "numpy",
     "pandas",
 ]
+_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+"""What Hugging Face's libraries ask before they report their use; vLLM asks the last of them."""
 
 
 def git_state() -> dict[str, Any]:
@@ -76,6 +78,21 @@ def device() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "accelerator": accelerator,
     }
+
+
+def no_telemetry() -> None:
+    """Keep the libraries from reporting their use, unless the environment says something about that already.
+
+    It is to be called before they are imported: Hugging Face's read the variables then.
+    """
+    if not any(name in os.environ for name in _TELEMETRY):
+        os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+
+
+def telemetry_wanted() -> bool:
+    """Whether the environment asks for telemetry: of what turns it off, something is set to no and nothing to yes."""
+    said = [os.environ[name].upper() in ("1", "ON", "YES", "TRUE") for name in _TELEMETRY if name in os.environ]
+    return bool(said) and not any(said)
 
 
 def usable_cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,8 @@ import attnpo
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.results import report, run, table
 from attnpo.cli.training import probe, study, template, train
-from attnpo.environment import git_state
-from attnpo.errors import AttnPOError
+from attnpo.environment import git_state, no_telemetry
+from attnpo.errors import AttnPOError, first_line
 from attnpo.runs.runner import die_with_runner
 
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(version())
         return 0
     die_with_runner()
+    no_telemetry()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
@@ -49,8 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("attnpo: interrupted; the same command goes on where this one stood", file=sys.stderr)
         return 130
-    except Exception:  # Python's own exit code for these is 1, which says that a check found a change
-        logging.getLogger(__name__).exception("attnpo: this should not happen")
+    except Exception as error:  # Python's own exit code for these is 1, which says that a check found a change
+        traceback.print_exc()
+        print(f"attnpo: this should not happen: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
         return 2
     return int(code or 0)
 

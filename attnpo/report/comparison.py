@@ -80,7 +80,7 @@ def write_comparison(
             curves = [curve_of(row.method, row.label, found) for row, found in places if found]
             if any(len(curve.x) > 1 for curve in curves):
                 figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
-    formats.print_table(table, console)
+    formats.print_table(table, console, str(out / "report.md"))
     console.print(f"written to {out}: report.md, .csv, .tex, problems.csv and figures/", markup=False, soft_wrap=True)
 
 

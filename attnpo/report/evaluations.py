@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.questions import Decoding
 from attnpo.evaluation.responses import sample_lines
-from attnpo.files import read_jsonl
+from attnpo.files import json_lines
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
 _OURS = "samples.jsonl"
@@ -64,19 +64,21 @@ class Evaluation:
 
     def _ours(self, spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         generation, section = spec.get("generation"), spec["evaluate"]  # the first without a profile alone
-        for sample in read_jsonl(self.files[""]):
-            task = sample["task"]
+        path = self.files[""]
+        for line in json_lines(path, f"delete {path.name} and evaluate again; the other runs can stay"):
+            task = line.value["task"]
             if task not in self.conditions:
                 self.conditions[task] = (
                     _conditions(section["max_completion_tokens"], section["temperature"], section["top_p"], 0)
                     if generation is None
                     else _of_arguments(generation[task], task)
                 )
-            yield sample
+            yield line.value
 
     def _of_lm_eval(self, task: str, path: Path) -> Iterator[dict[str, Any]]:
         digest = hashlib.sha256()
-        for line in read_jsonl(path):
+        remedy = f"evaluate {task} again, or take this file away; those of other tasks can stay"
+        for line in (entry.value for entry in json_lines(path, remedy)):
             if not isinstance(line.get("responses"), list) or not isinstance(line.get("doc"), dict):
                 raise AttnPOError(
                     f"{path.name}: no exact lengths in it; evaluate an attnpo_… task with --log_samples, and pass that"

@@ -28,7 +28,7 @@ from attnpo.evaluation.tasks import tasks_identity
 from attnpo.files import canonical_json
 from attnpo.probing.settings import ProbeSection, StepsSection
 from attnpo.runs.profile import Profile
-from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES
+from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
 from attnpo.schema import build
 from attnpo.testbed import EMBEDDED, model_identity, on_hub
@@ -348,6 +348,19 @@ def only_methods(plan: list[Job], methods: list[str] | None, artefact: str) -> l
     if unknown := [name for name in methods if name not in known]:
         raise AttnPOError(f"--method {unknown[0]}: {artefact} has {', '.join(sorted(known)) or 'no methods'}")
     return [job for job in plan if job.method is None or job.method in {*BASES, *methods}]
+
+
+def only_core(plan: list[Job], profile: Profile, core: CoreSection) -> list[Job]:
+    """The jobs of a plan that make the core rows of its table, and the untrained model's.
+
+    Args:
+        plan: of the artefact.
+        profile: narrowed to it.
+        core: its section.
+    """
+    seeds = {name: profile.seeds_of(name)[: core.seeds] for name in core.methods}
+    seeds[BASE] = [seed for of_method in seeds.values() for seed in of_method]
+    return [job for job in plan if job.method is None or job.seed in seeds.get(job.method, [])]
 
 
 def all_jobs(plans: Iterable[list[Job] | AttnPOError]) -> list[Job]:

@@ -170,6 +170,9 @@ class Profile:
             for name in sorted(set(names) - set(methods)):
                 where = f"artefacts.{artefact}.groups[{title!r}]"
                 raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
+        for name in sorted(set(section.core.methods if section.core else ()) - set(methods)):
+            where = f"artefacts.{artefact}.core.methods"
+            raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
         report = self.report if section.blocks is None else replace(self.report, blocks=section.blocks)
         method_seeds = {} if section.evaluate and section.seeds else self.method_seeds  # see `seeds_of`
         narrowed = replace(

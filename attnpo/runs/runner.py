@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -35,6 +36,7 @@ _KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 """For glibc: keep freed memory. Without it every decoding step maps its tensors anew: 10 to 20 % of a CPU's time."""
+_ERROR = "attnpo: "  # what a command of ours begins its error line with
 _POLL_SECONDS = 0.2
 _END_SECONDS = 10.0  # for the supervisor of a launcher to kill what that started
 
@@ -60,8 +62,9 @@ def run_jobs(
 ) -> list[Job]:
     """Run what is left of a plan, `workers` jobs at a time.
 
-    A failed job is reported with its log, and the others go on. On SIGINT or SIGTERM, and when this process dies in
-    any way, the jobs' processes are killed.
+    A failed job is reported with its log, and the others go on; but once two of a kind have failed with the same words,
+    no other of that kind is started. On SIGINT or SIGTERM, and when this process dies in any way, the jobs' processes
+    are killed.
 
     Args:
         profile: of the jobs.
@@ -73,7 +76,7 @@ def run_jobs(
         consent: the user's, to tasks that run what the model writes.
 
     Returns:
-        The jobs that failed, and those that waited for them.
+        The jobs that failed, and those that waited for them or would have failed alike.
     """
     if not left:
         return []
@@ -85,6 +88,8 @@ def run_jobs(
     ready: list[str] = []
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
+    causes: Counter[tuple[str, str]] = Counter()  # of failures, by kind of job
+    hopeless: set[str] = set()  # kinds of job
     done = len(plan) - len(left)
     read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -92,6 +97,7 @@ def run_jobs(
         with Display(len(plan), done, profile.train.steps if profile.train else 0, console) as display:
             while True:
                 ready = sorted([*ready, *waits.get_ready()], key=order.__getitem__)
+                ready = [id for id in ready if waiting[id].kind not in hopeless]
                 while ready and len(running) < workers:
                     job = waiting.pop(ready.pop(0))
                     running[job] = _start(job, profile, results_dir, read_end, consent)
@@ -107,7 +113,12 @@ def run_jobs(
                         done += 1
                     else:
                         failed.append(job)
-                        display.say(_failure(job, process.returncode))
+                        cause = _cause(job)
+                        display.say(_failure(job, process.returncode, cause))
+                        causes[job.kind, cause.replace(job.run.id, "")] += process.returncode > 0
+                        if job.kind not in hopeless and max(causes[key] for key in causes if key[0] == job.kind) > 1:
+                            hopeless.add(job.kind)
+                            display.say(f"two {job.kind} runs failed alike, so no other is started")
                 display.update(running, done)
     finally:
         os.close(write_end)
@@ -172,11 +183,17 @@ def _file(word: str) -> str:
     return str(ours) if ours.is_file() and not Path(word).exists() else word
 
 
-def _failure(job: Job, code: int) -> str:
-    log = job.run.folder / "job.log"
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _cause(job: Job) -> str:
+    """What the job's last attempt died of: its error line, or else the last line of its log."""
+    text = (job.run.folder / "job.log").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.rpartition("\n$ ")[2].splitlines()[1:] if line.strip()]
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
+def _failure(job: Job, code: int, cause: str) -> str:
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return f"failed: {job.title} ({how}), see {_relative(log)}: {lines[-1] if lines else 'it said nothing'}"
+    return f"failed: {job.title} ({how}), see {_relative(job.run.folder / 'job.log')}: {cause}"
 
 
 def _relative(path: Path) -> str:

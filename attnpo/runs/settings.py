@@ -18,6 +18,16 @@ BASES = (BASE, BASE_OF_TRIALS)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoreSection:
+    """The rows of a table that `attnpo run` makes unless it is told which; the others are shown from their records."""
+
+    methods: Names
+    """Some of the table's."""
+    seeds: Count
+    """How many, the first ones of each method."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ArtefactSection:
     """What one table or figure is made of."""
 
@@ -35,6 +45,8 @@ class ArtefactSection:
     """For `fig_curves`, `fig_phrases`, `fig_passk` and `fig_budget`: the title of a figure, which names its file too,
     to the methods in it; empty: one figure of all. For `fig_strength`: a method, whose name and look a line has, to
     the methods along that line."""
+    core: CoreSection | None = None
+    """Null: all rows."""
     chains: dict[str, list[int]] = field(default_factory=dict)
     """For `fig_passk` and `fig_budget` on the testbed: the title of a figure, which names its file too, to the lengths
     of the chains in it; empty: all problems in one."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -36,8 +37,9 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
-from trl.trainer.utils import get_config_model_id
+from trl.trainer.utils import get_config_model_id, nanstd
 
+from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, check_heads
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
@@ -53,6 +55,8 @@ __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
 StepLabels = Callable[[Mapping[str, Any], Sequence[str]], list[bool]]
 """From a row of the data set and the texts of a response's steps to one bool a step, True for essential."""
+SHAPED = "shaped"
+"""Name of the shaped reward in the logs, beside those of the reward functions."""
 LOSS_ROWS = 16
 """Responses that a forward pass of the loss takes on a single process."""
 
@@ -90,6 +94,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
+        self._graded = torch.empty(0)  # correctness of all processes, before it is shaped
         self._read_next = False  # whether TRL's next pass of the policy is to be read
         self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
         self._scoring_seconds = 0.0
@@ -98,6 +103,12 @@ class AttnPOTrainer(GRPOTrainer):
             SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
         self.add_callback(_ScoringShare(self))
         self.add_callback(_RewardState(self))
+
+    def _send_telemetry(self) -> None:
+        """TRL's, only where it is asked for: a thread that looks up a host while this one sets environment variables
+        may crash the process."""
+        if telemetry_wanted():
+            super()._send_telemetry()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write TRL's model card, with names where TRL prints `None` for models that are not on the hub."""
@@ -143,6 +154,7 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value("rollouts/cut_share", (credit.truncate_at < lengths).double().mean())
         if shaped.keep is not None:
             self._log_value("rollouts/kept_share", credit.keep.double().mean())
+        self._graded = rewards_per_func[:, 0].clone()
         rewards_per_func[:, 0] = shaped.rewards.to(rewards_per_func)
         return rewards_per_func
 
@@ -150,6 +162,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._read_next, self._read = self._shares_pass(), None
         output = super()._generate_and_score_completions(inputs)
         self._read_next = False
+        self._log_correctness()
         credit, self._credit = self._credit, None
         assert credit is not None  # TRL has called _calculate_rewards
         first = self.accelerator.process_index * len(inputs)
@@ -360,6 +373,19 @@ class AttnPOTrainer(GRPOTrainer):
     def _log_value(self, name: str, value: Any) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(float(value))
 
+    def _log_correctness(self) -> None:
+        """Put correctness where TRL has logged the shaped reward under its name, and that under `shaped`."""
+        name, graded = self.reward_func_names[0], self._graded
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for measure, value in (("mean", graded.mean()), ("std", nanstd(graded))):
+            of_name = metrics[f"rewards/{name}/{measure}"]
+            metrics[f"rewards/{SHAPED}/{measure}"].append(of_name.pop())
+            of_name.append(value.item())
+        logged = self._logs["rewards"]
+        shaped = list(logged[name])[-len(graded) :]
+        logged[SHAPED].extend(shaped)
+        _replace_end(logged[name], graded.tolist())
+
     def _log_rescaling(self, rescaled: Rescaled, advantages: torch.Tensor, completion_mask: torch.Tensor) -> None:
         """Shares of tokens that PA and NA touch, and the rescaled advantages where TRL logged its own."""
         tokens = completion_mask.bool()
@@ -374,10 +400,14 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value("attnpo/baseline_score", baselines / scored if scored else math.nan)
         means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
         gathered = self.accelerator.gather(means).tolist()
-        logged = self._logs["advantages"]  # bounded: of a large evaluation batch it holds the end alone
-        earlier = list(logged)[: -len(gathered)]
-        logged.clear()
-        logged.extend(earlier + gathered)
+        _replace_end(self._logs["advantages"], gathered)
+
+
+def _replace_end(logged: deque[float], values: list[float]) -> None:
+    """Put values where TRL has just logged as many; a log is bounded, so of a large evaluation batch it has the end."""
+    earlier = list(logged)[: -len(values)]
+    logged.clear()
+    logged.extend(earlier + values)
 
 
 def _dropout_of(module: torch.nn.Module) -> float:
