@@ -99,6 +99,21 @@ def tasks_identity(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def sampling_of(task: str) -> dict[str, Any]:
+    """lm-eval's `generation_kwargs` of one of our tasks: its budget, temperature and top_p.
+
+    Raises:
+        AttnPOError: it is not ours.
+    """
+    said = next((content for content in _task_configs() if content.get("task") == task), None)
+    while said is not None and "generation_kwargs" not in said:
+        path = (said["path"].parent / said["include"]).resolve()
+        said = {"path": path, **_read(path)}
+    if said is None:
+        raise AttnPOError(f"there is no task {task!r} of ours, so how it was sampled is not known; evaluate again")
+    return dict(said["generation_kwargs"])
+
+
 def _local_files(benchmark: str) -> list[Path]:
     """The files in the user's folder of data that a benchmark is read from: one, or those of LiveCodeBench."""
     if not os.environ.get(DATA_VARIABLE):

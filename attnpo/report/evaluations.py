@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.responses import sample_lines
+from attnpo.evaluation.tasks import sampling_of
 from attnpo.files import read_jsonl
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
@@ -62,9 +63,9 @@ class Evaluation:
             yield from self._of_lm_eval(task, path)
 
     def _ours(self, section: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        found = _conditions(section["max_completion_tokens"], section["temperature"], section["top_p"], 0)
         for sample in read_jsonl(self.files[""]):
-            self.conditions[sample["task"]] = found
+            if sample["task"] not in self.conditions:
+                self.conditions[sample["task"]] = _of_run(section, sample["task"])
             yield sample
 
     def _of_lm_eval(self, task: str, path: Path) -> Iterator[dict[str, Any]]:
@@ -90,6 +91,14 @@ class Evaluation:
 def _conditions(budget: int, temperature: float, top_p: float | None, top_k: int | None) -> Conditions:
     greedy = temperature == 0
     return Conditions(int(budget), float(temperature), None if greedy else top_p, None if greedy else top_k)
+
+
+def _of_run(section: Mapping[str, Any], task: str) -> Conditions:
+    """How a run of ours sampled a task; without a profile, what was not given is the task's own."""
+    own = sampling_of(task) if "max_completion_tokens" not in section else {}
+    budget = section.get("max_completion_tokens") or section.get("max_tokens") or own["max_gen_toks"]
+    temperature, top_p = ({**own, **section}[name] for name in ("temperature", "top_p"))
+    return _conditions(budget, temperature, top_p, 0)
 
 
 def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
@@ -148,7 +157,7 @@ def _run(file: Path, label: str | None) -> Evaluation:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         spec = manifest["spec"]
-        seed, method, _ = int(spec["seed"]), str(spec["method"]), spec["evaluate"]["max_completion_tokens"]
+        seed, method, _ = int(spec["seed"]), str(spec["method"]), dict(spec["evaluate"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttnPOError(
             f"{path}: no manifest of an evaluation, so how {file.name} was sampled is not known; pass a run folder"
