@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def test_the_command_line_works_from_another_folder(installed: Path, tmp_path: P
     assert (table.returncode, table.stderr.count("\n")) == (2, 1)
     assert table.stderr.endswith("first: attnpo run table1 --profile tiny\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_outside_of_git_says_nothing_of_git(installed: Path, tmp_path: Path) -> None:
+    words = "-m attnpo.cli eval --model testbed --tasks attnpo_testbed_test --limit 1 --samples 1 --max-tokens 4"
+    done = run(installed, tmp_path, *words.split(), "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    assert "fatal" not in done.stderr
+    (manifest,) = tmp_path.glob("attnpo-eval/raw/*/manifest.json")
+    assert json.loads(manifest.read_text())["git"] == {"commit": None, "dirty": None}
 
 
 def test_what_comes_with_the_package_is_found(installed: Path, tmp_path: Path) -> None:

@@ -21,23 +21,6 @@ STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
-PAPER = {
-    "title": "AttnPO: Attention-Guided Process Supervision for Efficient Reasoning",
-    "id": "2602.09953",
-    "citation": """\
-@inproceedings{nie-etal-2026-attnpo,
-    title     = {{AttnPO: Attention-Guided Process Supervision for Efficient Reasoning}},
-    author    = {Shuaiyi Nie and Siyu Ding and Wenyuan Zhang and Linhao Yu and Tianmeng Yang and Yao Chen and
-                 Weichong Yin and Yu Sun and Hua Wu and Tingwen Liu},
-    booktitle = {Proceedings of the 64th Annual Meeting of the Association for Computational Linguistics
-                 (Volume 1: Long Papers)},
-    year      = 2026,
-    url       = {https://aclanthology.org/2026.acl-long.1845/},
-    eprint    = {arXiv:2602.09953},
-}""",
-}
-"""The paper of the method, as the model card of a trained model cites it."""
-
 
 @dataclass
 class AttnPOConfig(GRPOConfig):

@@ -49,7 +49,8 @@ from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
-from attnpo.training.config import PAPER, AttnPOConfig
+from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
+from attnpo.training.config import AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -111,14 +112,11 @@ class AttnPOTrainer(GRPOTrainer):
             super()._send_telemetry()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write TRL's model card, with names where TRL prints `None` for models that are not on the hub."""
+        """TRL's, with names in place of `None`."""
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            path = Path(str(self.args.output_dir)) / "README.md"
             config: Any = self.model.config
-            base = "/".join(Path(get_config_model_id(config)).parts[-2:]) or "a model without a name"
-            card = path.read_text(encoding="utf-8").replace("[None](https://huggingface.co/None)", base)
-            path.write_text(card.replace('model="None"', 'model="path/to/this/folder"'), encoding="utf-8")
+            name_what_is_not_on_the_hub(Path(str(self.args.output_dir)) / "README.md", get_config_model_id(config))
 
     # The step, from rollouts to what the loss takes.
 
