@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -70,6 +73,46 @@ def _same(line: bytes, entry: Mapping[str, Any]) -> bool:
 
 def _is_of_a_step(entry: Mapping[str, Any]) -> bool:
     return "train_runtime" not in entry
+
+
+class ProgressLine(TrainerCallback):
+    """Shows a training on standard error, in place of TRL's bar and its dict of all that is logged.
+
+    A terminal gets a bar with the figures of the last step and the time left, anything else a line a step.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Begin at the step of the checkpoint."""
+        self.bar = tqdm(
+            desc="training", total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True,
+            disable=not (state.is_world_process_zero and sys.stderr.isatty()),
+        )  # fmt: skip
+        self.first, self.begin = state.global_step, time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
+        """Show a step; what else is logged, such as an evaluation, is not shown."""
+        if not state.is_world_process_zero or "attnpo/group_accuracy" not in logs:
+            return
+        figures = shown_figures(logs, args.attnpo)
+        self.bar.set_postfix_str(figures, refresh=False)
+        self.bar.update(state.global_step - self.bar.n)
+        if self.bar.disable:
+            seconds = (time.monotonic() - self.begin) / (state.global_step - self.first)
+            minutes, rest = divmod(round(seconds * (state.max_steps - state.global_step)), 60)
+            line = f"step {state.global_step}/{state.max_steps}: {figures}, {minutes}:{rest:02d} minutes left"
+            print(line, file=sys.stderr, flush=True)
+
+    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def shown_figures(logs: Mapping[str, float], attnpo: bool) -> str:
+    """Accuracy, mean length of a response and, with AttnPO, the share of tokens whose advantage it lowers."""
+    accuracy, tokens = logs["attnpo/group_accuracy"], logs["completions/mean_length"]
+    lowered = logs["attnpo/pa_token_share"] + logs["attnpo/na_token_share"]
+    rest = f", {lowered:.1%} of tokens attenuated" if attnpo else ""
+    return f"accuracy {accuracy:.2f}, {tokens:.0f} tokens{rest}"
 
 
 class Snapshots(TrainerCallback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import accelerate
 import datasets
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
@@ -27,12 +28,14 @@ from attnpo.problems.problem import Problem
 from attnpo.sampling.models import checkpoint_dtype, load_model, state_dtype
 from attnpo.sampling.sampler import prompt_ids
 from attnpo.testbed import load_problems
-from attnpo.training.callbacks import LogFile, Snapshots, cut_log
+from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
+TRACKERS = {"tensorboard": ["tensorboard", "tensorboardX"], "trackio": ["trackio"], "wandb": ["wandb"]}
+"""What `report_to` may name of the extra `trackers`, and the packages one of which it needs."""
 logger = logging.getLogger(__name__)
 
 
@@ -93,8 +96,8 @@ def training_config(
     """The trainer's arguments. `train.grpo`, and over it `method.grpo`, replace any of them by TRL's own names.
 
     Raises:
-        AttnPOError: the rollouts of a step do not divide over processes and accumulation, or `grpo` has a name that
-            TRL does not know.
+        AttnPOError: the rollouts of a step do not divide over processes and accumulation, `grpo` has a name that
+            TRL does not know, or it reports to a tracker that is not installed.
     """
     grpo = method.grpo_over(train)
     on_gpu = torch.cuda.is_available()
@@ -111,6 +114,7 @@ def training_config(
         "save_total_limit": 2,
         "logging_steps": 1,
         "report_to": "none",
+        "run_name": checkpoints.parent.name,
         "bf16": on_gpu,
         "gradient_checkpointing": on_gpu,
         "use_cpu": not on_gpu,
@@ -131,6 +135,7 @@ def training_config(
     if unknown:
         where = f"method {method.label!r}: grpo" if unknown[0] in method.grpo else "train.grpo"
         raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
+    _check_trackers(arguments["report_to"])
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
         shares = process_state().num_processes * arguments["gradient_accumulation_steps"]
@@ -147,6 +152,13 @@ def training_config(
             f"{rollouts}; leave per_device_train_batch_size out, or make them agree"
         )
     return config
+
+
+def _check_trackers(names: str | list[str] | None) -> None:
+    for name in [names] if isinstance(names, str) else names or []:
+        packages = TRACKERS.get(name, [])
+        if packages and not any(map(importlib.util.find_spec, packages)):
+            raise AttnPOError(f"train.grpo.report_to: {name} is not installed; pip install 'attnpo[trackers]'")
 
 
 # the run
@@ -197,6 +209,7 @@ def run_training(
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out_dir / "tensorboard"))  # theirs goes with the checkpoints
     model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     problems = load_problems(source.data, train.split, source.data_revision)
@@ -219,6 +232,9 @@ def run_training(
             callbacks=[LogFile(out_dir / "log.jsonl")],
             step_labels=_step_labels(source.data, problems) if config.step_scores == "oracle" else None,
         )
+        for theirs in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(theirs)
+        trainer.add_callback(ProgressLine())
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
         if checkpoint is not None:
