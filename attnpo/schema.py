@@ -40,6 +40,13 @@ def _different(seeds: list[int]) -> list[int]:
     return seeds
 
 
+def _unique(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1 or not name.strip():
+            raise ValueError(f"{name!r} {'stands twice' if name.strip() else 'is no name'}; leave it out")
+    return names
+
+
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -48,7 +55,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], AfterValidator(_different)]
-Names = Annotated[list[str], Field(min_length=1)]
+Unique = Annotated[list[str], AfterValidator(_unique)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_unique)]
 Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 """Arguments for somebody else, who checks them."""
 
@@ -75,7 +83,7 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
         AttnPOError: an unknown key, a missing one, a value of the wrong type or out of its range.
     """
     try:
-        text = json.dumps(mapping, default=str)  # as JSON, strict types still let a list stand for a tuple
+        text = json.dumps(mapping, default=_plain)  # as JSON, strict types still let a list stand for a tuple
     except (TypeError, ValueError) as error:
         at = section or "the file"
         raise AttnPOError(f"{file}: {at}: not plain values ({error}); write it out as JSON could") from error
@@ -85,6 +93,22 @@ def build(cls: type[T], mapping: Any, file: str, section: str = "") -> T:
     except ValidationError as error:
         problems = [_Problem(found, cls, json.loads(text), section) for found in error.errors(include_url=False)]
     raise AttnPOError(f"{file}: {_worst(problems)}")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as a plain one, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def check_seed(seed: int) -> int:
+    """The seed.
+
+    Raises:
+        AttnPOError: it does not fit into 32 bits, which is what numpy takes.
+    """
+    if not 0 <= seed < 2**32:
+        raise AttnPOError(f"seed {seed} does not fit into 32 bits; give one from 0 to {2**32 - 1}")
+    return seed
 
 
 def read_yaml(path: Path) -> Any:
@@ -194,7 +218,7 @@ def _worst(problems: list[_Problem]) -> str:
 
     A misspelt key comes before the missing ones that it may cause, and these come together. A value that fits none of
     several types has a problem for each. That of the type that fitted best is shown, the deepest one or one with a
-    range; else all are joined.
+    range or a rule of ours; else all are joined.
     """
     first = min(problems, key=lambda problem: not problem.unknown)
     missing = [problem.key for problem in problems if problem.kind == "missing"]
@@ -202,10 +226,11 @@ def _worst(problems: list[_Problem]) -> str:
         return f"{', '.join(missing)}: missing; add them"
     inside = (f"{first.key}.", f"{first.key}[")
     here = [problem for problem in problems if problem.key == first.key or problem.key.startswith(inside)]
-    best = max(here, key=lambda problem: (len(problem.key), problem.kind in _RANGES))
+    telling = {*_RANGES, "value_error"}
+    best = max(here, key=lambda problem: (len(problem.key), problem.kind in telling))
     if first.unknown or len(here) == 1:
         return str(first)
-    if best.key != first.key or best.kind in _RANGES:
+    if best.key != first.key or best.kind in telling:
         return str(best)
     return f"{first.key}: {first.value!r:.80} is not {' or '.join(problem.expected for problem in here)}"
 

@@ -26,13 +26,15 @@ def results_dir_of(profile: Profile, results: Path | None) -> Path:
 
 
 def need(run: Run, name: str, command: str) -> Path:
-    """A file of a run that must be done.
+    """A file of a run that must be done; of one in a folder, the whole folder must be as the run has made it.
 
     Raises:
-        AttnPOError: it is not, with the command that does it.
+        AttnPOError: it is not done, with the command that does it, or its files are not those that it has made.
     """
     if not (run.done() if name == "heads.json" else run.state() == "finished"):
-        raise AttnPOError(f"{run.id} is not there yet; first: {command}")
+        damage = run.damage()
+        raise AttnPOError(f"{damage or f'{run.id} is not there yet'}; first: {command}")
+    run.check(name.partition("/")[0])
     return run.folder / name
 
 

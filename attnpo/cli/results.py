@@ -13,19 +13,36 @@ from attnpo.cli.common import ProfileName, Results, results_dir_of
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_tasks
+from attnpo.runs.derive import check_undamaged
 from attnpo.runs.outlook import core_rows, outlook
-from attnpo.runs.plan import RUNS_OF, all_jobs, left_to_do, only_core, only_methods, plan_command
+from attnpo.runs.plan import (
+    RUNS_OF,
+    STUDIES,
+    all_jobs,
+    check_launcher,
+    left_to_do,
+    only_core,
+    only_methods,
+    plan_command,
+)
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
 
 
-def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, results: Results = None) -> None:
+def table(
+    profile: ProfileName,
+    artefact: str = "table1",
+    quick: bool = False,
+    leave_out_damaged: bool = False,
+    results: Results = None,
+) -> None:
     """Derive tables and figures from what has been run, write and print them; runs nothing.
 
     Args:
         profile: a name in reproduce/profiles, or a YAML file.
         artefact: one of those that the profile makes, or `all`: every one, and the page index.html.
         quick: the table of the runs made with --quick.
+        leave_out_damaged: go on without runs whose records are lost or have changed.
         results: folder of results; the checkout's results/ if not given.
     """
     from attnpo.report import write_results
@@ -33,7 +50,21 @@ def table(profile: ProfileName, artefact: str = "table1", quick: bool = False, r
     loaded = load_profile(profile, quick)
     results_dir = results_dir_of(loaded, results)
     _, plans = plan_command(loaded, artefact, None, results_dir)
+    jobs = all_jobs(plans.values())
+    if not leave_out_damaged:
+        check_undamaged(jobs)
+    not_run = [
+        job.title for job in jobs if job.kind in _kinds(artefact) and job.run.state() in ("absent", "unfinished")
+    ]
+    if len(not_run) < len(jobs) and not_run:
+        print(f"left out, not run yet: {', '.join(not_run)}", file=sys.stderr)
     write_results(loaded, artefact, plans, results_dir, loaded.option)
+
+
+def _kinds(artefact: str) -> set[str]:
+    """The kinds of run that an artefact shows; `all`: every kind."""
+    every: tuple[str, ...] = ("probe", "train", "eval", *STUDIES)
+    return set(every if artefact == "all" else RUNS_OF.get(artefact, ("eval",)))
 
 
 def report(
@@ -110,6 +141,9 @@ def run(
     if workers < 1:
         raise AttnPOError(f"--jobs {workers}: must be at least 1")
     left = left_to_do(plan, recorded)
+    for job in left:
+        if damage := job.run.damage():
+            print(f"runs again: {job.title}, since {damage}", file=sys.stderr)
     expected += outlook(loaded, plans, plan, left, workers)
     if dry_run:
         for job in plan:
@@ -118,6 +152,8 @@ def run(
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
     check_tasks(asked, confirm_run_unsafe_code)
+    if any(job.kind == "train" for job in left):
+        check_launcher(loaded.launch.train)
     with only_runner(results_dir):
         if left:
             print("\n".join(expected), file=sys.stderr, flush=True)

@@ -116,6 +116,7 @@ def study(
     if method is not None:
         last = trained_model(loaded, results_dir, method, seed)
         models[loaded.trained().steps] = last
+        Run.at(results_dir, train_spec(loaded, method, seed)).check("snapshots")
         models |= {int(folder.name): folder for folder in (last.parent / "snapshots").glob("[0-9]*")}
 
     def work(folder: Path) -> Iterable[Path]:

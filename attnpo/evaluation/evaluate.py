@@ -20,8 +20,8 @@ from attnpo.evaluation.settings import RESPONSES_FOLDER, EvaluationBackend
 from attnpo.evaluation.tasks import check_tasks
 from attnpo.files import atomic_write_jsonl
 from attnpo.sampling.backends import make_sampler
-from attnpo.sampling.models import load_tokenizer
-from attnpo.sampling.sampler import Sampler, prompt_ids
+from attnpo.sampling.models import context_of, load_tokenizer, model_config
+from attnpo.sampling.sampler import Sampler, check_room, prompt_ids
 from attnpo.sampling.store import SampleFile
 
 logger = logging.getLogger(__name__)
@@ -115,6 +115,10 @@ def run_eval(
     def sampler() -> Sampler:
         if base_url is not None:
             return connect(base_url, model, batch_size)
+        if backend == "hf":
+            context = context_of(model_config(model, revision))
+            for one in questions:
+                check_room([one.prompt], one.decoding.max_new_tokens, context)
         longest = max(len(one.prompt) + one.decoding.max_new_tokens for one in questions)
         return make_sampler(
             "vllm" if backend == "vllm" else "hf",

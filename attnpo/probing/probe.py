@@ -23,8 +23,8 @@ from attnpo.probing.labels import Labeler, labeler_for
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
-from attnpo.sampling.models import load_model, load_tokenizer
-from attnpo.sampling.sampler import prompt_ids, text_of
+from attnpo.sampling.models import context_of, load_model, load_tokenizer, model_config
+from attnpo.sampling.sampler import check_room, prompt_ids, text_of
 from attnpo.sampling.settings import SamplingSection
 from attnpo.sampling.store import SampleFile
 from attnpo.testbed import load_problems
@@ -123,6 +123,9 @@ def sample_responses(
     answer_of = {problem.id: problem.answer for problem in problems}
     with SampleFile(path, ("problem_id", "k")) as file:
         if not all(key in file for key in keys):
+            if settings.backend == "hf":
+                context = context_of(model_config(source.model, source.revision))
+                check_room(prompts, settings.max_completion_tokens, context)
             longest = max(map(len, prompts)) + settings.max_completion_tokens
             with make_sampler(
                 settings.backend, source.model, source.revision, batch_size=settings.batch_size, max_model_len=longest

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from attnpo.sampling.settings import SamplingSection
 from attnpo.schema import STRICT, Count, Index, Positive, Share
 
-HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1)]
+
+def _different(heads: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    for head in heads:
+        if heads.count(head) > 1:
+            raise ValueError(f"head {list(head)} stands twice; leave one of them out")
+    return heads
+
+
+HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValidator(_different)]
 """Heads as [layer, head], both from 0."""
+
+
+Phrases = Literal["published", "corrected"]
+"""Phrase sets that cut the thinking into steps."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,7 +44,7 @@ class Source:
 class StepsSection:
     """How the thinking is cut into steps: the arguments of `attnpo.method.steps.split_steps`."""
 
-    phrases: Literal["published", "corrected"] = "corrected"
+    phrases: Phrases = "corrected"
     """Phrase set."""
     min_chars: Index = 80
     """Steps shorter than this many characters merge into a neighbour; 1 merges none."""

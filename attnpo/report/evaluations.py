@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.questions import Decoding
 from attnpo.evaluation.responses import sample_lines
-from attnpo.files import json_lines
+from attnpo.files import json_lines, sha256_file
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
 _OURS = "samples.jsonl"
@@ -169,6 +169,10 @@ def _run(file: Path, label: str | None) -> Evaluation:
         raise AttnPOError(
             f"{path}: no manifest of an evaluation, so how {file.name} was sampled is not known; pass a run folder"
         ) from error
+    outputs = manifest.get("outputs")
+    output = outputs.get(file.name) if isinstance(outputs, dict) else None
+    if isinstance(output, dict) and output.get("sha256") != sha256_file(file):
+        raise AttnPOError(f"{file}: has other bytes than those whose hash its manifest holds; restore it or run again")
     return Evaluation(label or method, seed, folder.name, {"": file}, manifest=manifest)
 
 

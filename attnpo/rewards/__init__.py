@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.rewards.diet import diet_rewards
 from attnpo.rewards.dler import dler_rewards
 from attnpo.rewards.dot import dot_rewards
@@ -80,8 +80,10 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
     """Find out now what would fail in training.
 
     Raises:
-        AttnPOError: no such reward, an argument that it does not have, or a value out of its range.
+        AttnPOError: no such reward, an argument that it does not have, or a value that it cannot take.
     """
+    if not isinstance(args, Mapping):
+        raise AttnPOError(f"arguments of reward {name!r}: {args!r:.80} is not a mapping; give names and values")
     if name not in REWARDS:
         raise AttnPOError(f"no reward {name!r}; there are {', '.join(REWARDS)}")
     takes = set(inspect.signature(REWARDS[name].rewards).parameters) - context_fields(name)
@@ -92,7 +94,15 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
             raise AttnPOError(f"reward {name!r} has no argument {key!r}; it has {names}")
     lengths = torch.arange(1, group_size + 1)
     one_group = Context(target_length=lengths, repeats=lengths < 0)
-    shape_rewards(name, lengths, torch.ones(group_size), group_size, args, one_group)
+    for correct in (torch.ones(group_size), torch.zeros(group_size)):
+        try:
+            shaped = shape_rewards(name, lengths, correct, group_size, args, one_group)
+        except AttnPOError:
+            raise
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise AttnPOError(f"reward {name!r} cannot take {dict(args)} ({first_line(error)}); change them") from error
+        if not bool(shaped.rewards.isfinite().all()):
+            raise AttnPOError(f"reward {name!r} is not finite with {dict(args)}; change them")
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from attnpo.statistics.estimates import Question, Wanted, estimate_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 CURVES = {
     "accuracy": "attnpo/group_accuracy",
@@ -74,7 +77,9 @@ def derive(
     runs = list(runs)
     records: dict[str, list[pd.DataFrame]] = {}
     for run in runs:
-        if run.spec["kind"] in RECORDS and run.done():
+        if damage := run.damage():
+            logger.warning("left out: %s", damage)
+        elif run.spec["kind"] in RECORDS and run.done():
             records.setdefault(run.spec["kind"], []).append(_renamed(run.record()))
     tables = {"runs": run_table(runs)}
     for kind, parts in records.items():
@@ -201,6 +206,21 @@ def chosen(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
     wanted = {(name, seed) for name in (BASE, *profile.methods) for seed in profile.seeds_of(name)}
     kept = [pair in wanted for pair in zip(table["method"], table["seed"], strict=True)]
     return table[pd.Series(kept, index=table.index, dtype=bool)]
+
+
+def check_undamaged(jobs: Iterable[Job]) -> None:
+    """Check that tables made of these jobs leave no run out that was finished once.
+
+    Raises:
+        AttnPOError: one has lost its record, or it has changed.
+    """
+    damaged = [f"{job.title}: {damage}" for job in jobs if (damage := job.run.damage())]
+    if damaged:
+        more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise AttnPOError(
+            f"left out would be {damaged[0]}{more}; restore it (git checkout), delete its folder and run again, "
+            "or pass --leave-out-damaged"
+        )
 
 
 def run_table(runs: Iterable[Run]) -> pd.DataFrame:

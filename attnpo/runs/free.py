@@ -12,6 +12,7 @@ import attnpo
 from attnpo.evaluation.settings import FreeEvaluation
 from attnpo.evaluation.tasks import check_tasks, generation_arguments, tasks_identity
 from attnpo.runs.store import Run
+from attnpo.schema import check_seed
 from attnpo.testbed import model_identity
 
 
@@ -23,7 +24,7 @@ def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
     spec = {
         "kind": "eval",
         "method": Path(options.model).name,
-        "seed": seed,
+        "seed": check_seed(seed),
         "model": model_identity(options.model, options.revision),
         "attnpo": attnpo.__version__,
         "evaluate": {name: value for name, value in asdict(options).items() if value is not None},

@@ -16,6 +16,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
+import shutil
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ from attnpo.probing.settings import ProbeSection, StepsSection
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
-from attnpo.schema import build
+from attnpo.schema import build, check_seed
 from attnpo.testbed import EMBEDDED, model_identity, on_hub
 from attnpo.training.settings import REPORTING, MethodSection, TrainSection
 
@@ -207,7 +210,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
 def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
     return {
         "kind": kind,
-        "seed": seed,
+        "seed": check_seed(seed),
         "model": model_identity(profile.model, profile.revision),
         "attnpo": attnpo.__version__,
     }
@@ -400,6 +403,17 @@ def _check_labels(profile: Profile) -> None:
         raise AttnPOError(
             f"profile {profile.name}: step labels are known for {', '.join(LABELERS)}, not for {profile.data!r}"
         )
+
+
+def check_launcher(words: list[str]) -> None:
+    """Check that the program which starts trainings is installed, beside the interpreter or on the path.
+
+    Raises:
+        AttnPOError: it is not.
+    """
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    if words and shutil.which(words[0], path=places) is None:
+        raise AttnPOError(f"launch.train: no program {words[0]!r} is installed; install it, or change launch.train")
 
 
 def check_methods(profile: Profile) -> None:

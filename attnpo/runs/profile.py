@@ -7,6 +7,7 @@ merged over the rest by `--quick`. Nothing here imports torch, so that a finishe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ PROFILES = "reproduce/profiles"
 TEMPLATE = Path(__file__).with_name("template.yaml")
 """A profile to start from, with a word on each key."""
 
+_FILE_NAME = re.compile(r"\w([\w .+@-]*[\w.+@-])?")
 _NOT_IN_FILES = ("path", "artefact")
 
 
@@ -313,9 +315,10 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         raise AttnPOError(f"{path.name}: a profile is a mapping of sections, this is {what}")
     if "extends" not in mapping:
         return mapping
-    other = path.with_name(str(mapping.pop("extends")))
-    if other == path or not other.is_file():
-        raise AttnPOError(f"{path.name}: extends: {other.name!r} is no other file beside it; name one")
+    name = str(mapping.pop("extends"))
+    other = path.parent / name
+    if Path(name).name != name or other == path or not other.is_file():
+        raise AttnPOError(f"{path.name}: extends: {name!r} is no other file beside it; name one")
     if other in extended_by:
         circle = " extends ".join(file.name for file in (*extended_by, path, other))
         raise AttnPOError(f"{path.name}: extends: a circle, {circle}; take one of them out")
@@ -340,6 +343,16 @@ def _check_names(profile: Profile) -> None:
     """That methods have names that can be theirs, that their trials can be read, and that what else names a method
     names one of them."""
     file = profile.path.name
+    folders = {"name": [profile.name], "methods": profile.methods, "artefacts": profile.artefacts}
+    for key, names in folders.items():
+        for name in names:
+            if not _FILE_NAME.fullmatch(name):
+                raise AttnPOError(
+                    f"{file}: {key}: {name!r} names files and folders; give it letters, digits, spaces and ._+@-, a "
+                    "letter or digit first"
+                )
+    if not profile.methods:
+        raise AttnPOError(f"{file}: methods: {{}} is empty; add a method")
     for name, method in profile.methods.items():
         if COMPOSED in name or "@" in name:
             raise AttnPOError(f"{file}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")

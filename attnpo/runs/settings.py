@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from attnpo.schema import STRICT, Count, Names, Options, Seed, Seeds, Share
+from attnpo.schema import STRICT, Count, Names, Options, Seed, Seeds, Share, Unique
 
 BASE = "base"
 """The untrained model among the methods of tables and figures."""
@@ -31,7 +31,7 @@ class CoreSection:
 class ArtefactSection:
     """What one table or figure is made of."""
 
-    methods: list[str]
+    methods: Unique
     """Names as `Profile.method` takes them, in the order of the rows."""
     seeds: Seeds | None = None
     """Null: the profile's; see `Profile.seeds_of`."""

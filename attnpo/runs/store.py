@@ -39,6 +39,7 @@ from attnpo.files import (
     sha256_file,
     to_disk,
 )
+from attnpo.runs.manifests import check_manifest
 from attnpo.runs.records import RECORD_FILE, RECORDS
 from attnpo.training.settings import CHECKPOINTS_FOLDER
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 State = Literal["absent", "unfinished", "recorded", "finished"]
 _LOCK_SECONDS = 10.0  # for a job whose runner was killed to die
+_TAKEN = (RECORD_FILE, "heads.json")
+"""Outputs that tables and figures are made of. They are small."""
 _RESTS = {"train": CHECKPOINTS_FOLDER, "eval": RESPONSES_FOLDER}
 """Kind of run -> the folder that it resumes from, deleted once the run is finished."""
 
@@ -84,7 +87,7 @@ class Run:
         """The manifest, None if there is none. Earlier versions wrote one for an unfinished run too.
 
         Raises:
-            AttnPOError: it is not JSON, or it was written for another spec.
+            AttnPOError: it is not JSON, lacks what the harness reads, or was written for another spec.
         """
         return self._read("manifest.json", f"delete {self.folder} and run again")
 
@@ -105,6 +108,7 @@ class Run:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if manifest["spec"] != self.spec:
                 raise AttnPOError(f"{path}: written for another run; {remedy}")
+            check_manifest(manifest, path, remedy)
             return manifest
         except FileNotFoundError:
             return None
@@ -125,15 +129,46 @@ class Run:
         outputs = manifest["outputs"]
         if not begun:
             self._move_new(outputs)
-        there = {
-            name
-            for name, output in outputs.items()
-            if (self.folder / name).is_file() and (self.folder / name).stat().st_size == output["bytes"]
-        }
+        # What is large is hashed when it is read, see `check`.
+        there = {name for name in outputs if not self._changed(name, outputs[name], hashed=name in _TAKEN)}
         kind = self.spec.get("kind")
         if (kind in RECORDS and RECORD_FILE not in there) or (kind == "probe" and "heads.json" not in there):
             return "unfinished" if begun else "absent"
         return "finished" if len(there) == len(outputs) and not begun else "recorded"
+
+    def check(self, *names: str) -> None:
+        """Check that what another run reads is what this run has made: outputs, or all outputs in a folder.
+
+        Raises:
+            AttnPOError: a file is missing, or its bytes are not those of which the manifest has the hash.
+        """
+        if changed := self._first_changed(names):
+            raise AttnPOError(f"{changed}; restore it, or delete {self.folder} and run again")
+
+    def damage(self) -> str | None:
+        """What has happened to the outputs that tables need, if the run was finished; None: nothing."""
+        manifest = self.manifest()
+        if manifest is None or manifest["finished"] is None or self.done():
+            return None
+        return self._first_changed(_TAKEN) or f"{self.folder / 'manifest.json'}: outputs: no record; run it again"
+
+    def _first_changed(self, names: Iterable[str]) -> str | None:
+        """The first of the outputs, or of those in folders of these names, that has changed, and how."""
+        wanted = set(names)
+        for name, output in (self.manifest() or {"outputs": {}})["outputs"].items():
+            if wanted & {name, name.partition("/")[0]} and (how := self._changed(name, output)):
+                return f"{self.folder / name} {how}"
+        return None
+
+    def _changed(self, name: str, output: Mapping[str, Any], hashed: bool = True) -> str | None:
+        """How an output differs from what the manifest says of it; None: it does not."""
+        path = self.folder / name
+        if not path.is_file():
+            return "is missing"
+        if path.stat().st_size != output["bytes"]:
+            return f"has {path.stat().st_size} bytes, but its manifest says {output['bytes']}"
+        changed = hashed and sha256_file(path) != output["sha256"]
+        return "has other bytes than those whose hash its manifest holds" if changed else None
 
     def _move_new(self, outputs: Mapping[str, Mapping[str, Any]]) -> None:
         """Move the outputs under `new` to their places; also by a later reader, if the process died before that."""
@@ -147,8 +182,14 @@ class Run:
         return self.state() in ("recorded", "finished")
 
     def record(self) -> pd.DataFrame:
-        """Its rows of the derived table of its kind; of a run that is done."""
+        """Its rows of the derived table of its kind; of a run that is done.
+
+        Raises:
+            AttnPOError: the record is not the one that the run has made.
+        """
         import pandas as pd
+
+        self.check(RECORD_FILE)
 
         return pd.read_csv(self.folder / RECORD_FILE, dtype={"problem_id": str, "chain": str})
 

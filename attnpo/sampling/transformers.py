@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.sampling.models import free_memory
+from attnpo.sampling.models import context_of, free_memory
 from attnpo.sampling.sampler import Sample, Sampler, check_room, cut_at_end
 
 
@@ -30,7 +30,7 @@ class TransformersSampler(Sampler):
         self.model: PreTrainedModel | None = model
         self.tokenizer = tokenizer
         self.unit = batch_size
-        self.context = context or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context = context or context_of(model.config)
 
     def sample(
         self,

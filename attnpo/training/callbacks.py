@@ -1,8 +1,9 @@
-"""What a training run writes while it goes on: its log and snapshots of the weights."""
+"""What goes along with a training run: its log, snapshots of the weights, the share of scoring, the reward's state."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -14,10 +15,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 
 from attnpo.files import atomic_write_bytes
+from attnpo.method.steps import THINK_END
 from attnpo.sampling.models import state_dtype
+
+logger = logging.getLogger(__name__)
 
 
 class LogFile(TrainerCallback):
@@ -136,3 +141,50 @@ class Snapshots(TrainerCallback):
             # A run that was killed after this step has left a snapshot of the same name.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
             partial.rename(self.folder / str(step))
+
+
+class ScoringShare(TrainerCallback):
+    """Logs the time that aligning and scoring took as a share of the whole step.
+
+    Where the scores are read in a pass that TRL makes anyway, it is the time of aligning alone.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.start = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Begin to count."""
+        self.start = time.perf_counter()
+        self.trainer._scoring_seconds = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Log the share."""
+        share = self.trainer._scoring_seconds / (time.perf_counter() - self.start)
+        self.trainer._metrics["train"]["attnpo/scoring_time_share"].append(share)
+
+    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Say so if nothing was ever scored."""
+        if self.trainer.args.attnpo and self.start and not self.trainer._n_scored:
+            logger.warning(
+                "NO RESPONSE WAS RESCALED: no correct one had an advantage, %s and %d steps; see phrases, "
+                "min_step_chars and credit",
+                THINK_END,
+                self.trainer.credit_config.min_steps,
+            )
+
+
+class RewardState(TrainerCallback, ExportableState):
+    """Carries the length reward's state in the checkpoints' `trainer_state.json`."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, in the form that transformers wants."""
+        return {"args": {}, "attributes": {"reward_state": self.trainer.reward_state}}
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Take over the state of the checkpoint."""
+        stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.trainer.reward_state = stored["attributes"]["reward_state"]

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
 from packaging.version import Version
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
@@ -14,12 +15,29 @@ from trl import GRPOConfig
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
+from attnpo.probing.settings import HeadList, Phrases
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
+from attnpo.schema import STRICT, Count, Index, Options, build
+from attnpo.training.settings import CreditOptions, GRPONumbers
 
 STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Ours:
+    """What the fields that AttnPO adds may be, where it is no choice among names."""
+
+    length_reward_args: Options | None
+    heads: HeadList | None
+    phrases: Phrases
+    min_step_chars: Index
+    lone_trigger_chars: Index
+    credit: CreditOptions | None
+    scoring_batch_tokens: Count
+    scoring_chunk_rows: Count
 
 
 @dataclass
@@ -94,6 +112,11 @@ class AttnPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        build(GRPONumbers, GRPONumbers.among(vars(self)), "AttnPOConfig")
+        if self.heads is not None and hasattr(self.heads, "tolist"):  # an array
+            self.heads = self.heads.tolist()
+        ours = {name: getattr(self, name) for name in _Ours.__dataclass_fields__}
+        build(_Ours, {**ours, "heads": self.heads or None}, "AttnPOConfig")
         _one_of("length_reward", self.length_reward, sorted(REWARDS))
         if self.advantage_estimator is None:
             self.advantage_estimator = REWARDS[self.length_reward].estimator
@@ -118,9 +141,7 @@ class AttnPOConfig(GRPOConfig):
         check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
-        for head in self.heads or []:
-            if not isinstance(head, list | tuple) or [type(part) for part in head] != [int, int]:
-                raise AttnPOError(f"heads has {head!r}; each is (layer, head), two whole numbers from 0")
+        self.credit_config()
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:
             _check_vllm()
@@ -129,6 +150,8 @@ class AttnPOConfig(GRPOConfig):
         """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
         if self.save_strategy != "steps":
             return
+        if self.save_steps <= 0:
+            raise AttnPOError(f"save_steps is {self.save_steps}; give a number of steps, at least 1")
         micro_steps = (self.steps_per_generation or 1) * self.num_iterations
         period = math.lcm(micro_steps, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
         if self.save_steps != int(self.save_steps):
@@ -144,12 +167,13 @@ class AttnPOConfig(GRPOConfig):
         """The credit rule's constants.
 
         Raises:
-            AttnPOError: a field that `CreditConfig` does not have.
+            AttnPOError: a field that `CreditConfig` does not have, or a value that it cannot have.
         """
         known = set(CreditConfig.__dataclass_fields__)
         unknown = sorted(set(self.credit or {}) - known)
         if unknown:
             raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        build(CreditConfig, self.credit or {}, "AttnPOConfig", "credit")
         return CreditConfig(**(self.credit or {}))
 
 

@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,25 @@ from typing import Any
 import accelerate
 import datasets
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from attnpo.environment import usable_cores
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
 from attnpo.probing.labels import labeler_for
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import checkpoint_dtype, load_model, state_dtype
-from attnpo.sampling.sampler import prompt_ids
+from attnpo.sampling.models import (
+    checkpoint_dtype,
+    context_of,
+    load_model,
+    load_tokenizer,
+    model_config,
+    state_dtype,
+)
+from attnpo.sampling.sampler import check_room, prompt_ids
 from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
@@ -82,7 +92,34 @@ def drop_long_prompts(
     return kept
 
 
+def check_context(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, train: TrainSection, context: int | None
+) -> None:
+    """Check that each prompt and its response fit into the model's context of so many tokens; None: it has no bound.
+
+    Raises:
+        AttnPOError: they do not.
+    """
+    known = train.max_prompt_tokens
+    if context is None or (known is not None and known + train.max_completion_tokens <= context):
+        return
+    check_room(
+        prompt_ids(tokenizer, [row["prompt"][0]["content"] for row in rows]), train.max_completion_tokens, context
+    )
+
+
 # the configuration
+
+
+def check_grpo(train: TrainSection, method: MethodSection) -> None:
+    """Check that TRL knows the names in `grpo`.
+
+    Raises:
+        AttnPOError: it does not know one.
+    """
+    for where, grpo in (("train.grpo", train.grpo), (f"method {method.label!r}: grpo", method.grpo)):
+        if unknown := sorted(set(grpo) - set(AttnPOConfig.__dataclass_fields__)):
+            raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
 
 
 def training_config(
@@ -99,6 +136,7 @@ def training_config(
         AttnPOError: the rollouts of a step do not divide over processes and accumulation, `grpo` has a name that
             TRL does not know, or it reports to a tracker that is not installed.
     """
+    check_grpo(train, method)
     grpo = method.grpo_over(train)
     on_gpu = torch.cuda.is_available()
     arguments: dict[str, Any] = {
@@ -131,10 +169,6 @@ def training_config(
         "lone_trigger_chars": steps.lone_trigger_chars,
         **grpo,
     }
-    unknown = sorted(set(arguments) - set(AttnPOConfig.__dataclass_fields__))
-    if unknown:
-        where = f"method {method.label!r}: grpo" if unknown[0] in method.grpo else "train.grpo"
-        raise AttnPOError(f"{where}.{unknown[0]}: TRL's GRPOConfig has no such argument; see its documentation")
     _check_trackers(arguments["report_to"])
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
@@ -145,7 +179,12 @@ def training_config(
                 "change prompts_per_step or gradient_accumulation_steps"
             )
         arguments["per_device_train_batch_size"] = rollouts // shares
-    config = AttnPOConfig(**arguments)
+    try:
+        config = AttnPOConfig(**arguments)
+    except AttnPOError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise AttnPOError(f"TRL's GRPOConfig refuses the arguments ({first_line(error)}); change grpo") from error
     if config.generation_batch_size != rollouts:
         raise AttnPOError(
             f"train.grpo makes {config.generation_batch_size} rollouts a step, but prompts_per_step x group_size is "
@@ -196,13 +235,13 @@ def run_training(
         the model's folder.
 
     Raises:
-        AttnPOError: heads are needed and heads_file is None, the settings contradict each other, or no prompt is
-            short enough.
+        AttnPOError: heads are needed and heads_file is None, the settings contradict each other, no prompt is short
+            enough, or a prompt and its response exceed the model's context.
     """
+    check_grpo(train, method)
     dtype = checkpoint_dtype(source.model, source.revision)
-    steps_in_all = method.grpo_over(train).get("max_steps", train.steps)
-    checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, steps_in_all)
-    if checkpoint is not None and _global_step(checkpoint) == steps_in_all:
+    checkpoint = last_checkpoint(out_dir / CHECKPOINTS_FOLDER, train.steps)
+    if checkpoint is not None and _global_step(checkpoint) == train.steps:
         logger.info("%s is the end of the training", checkpoint.name)
         if process_state().is_main_process:
             _take_model(checkpoint, out_dir)
@@ -210,12 +249,14 @@ def run_training(
         leave_process_group()
         return out_dir / "model"
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out_dir / "tensorboard"))  # theirs goes with the checkpoints
-    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
-    heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
+    tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, train.split, source.data_revision)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
+    check_context(rows, tokenizer, train, context_of(model_config(source.model, source.revision)))
+    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
+    heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     config = training_config(steps, train, method, seed, heads, out_dir / CHECKPOINTS_FOLDER)
     logger.info(
         "the weights are trained in float32 (the checkpoint's are %s), the passes run in %s",
@@ -265,20 +306,45 @@ def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
 
 
 def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:
-    """The newest checkpoint that was written to its end (`trainer_state.json` is written last), or None.
+    """The newest checkpoint that is whole, or None. `trainer_state.json` is written last.
 
     With `steps`, those of the whole training, one at the end counts only if it holds the model's weights in
     safetensors: the trainer cannot go on from it, as it would take another step. Sharded ones do not hold them.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=_global_step, reverse=True)
+    named = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    found = sorted(named, key=_global_step, reverse=True)
     for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            logger.warning("%s is not complete, taking the one before it", path.name)
+        if why := _damage(path):
+            logger.warning("%s is not whole (%s), taking the one before it", path.name, why)
             continue
         if steps is None or _global_step(path) < steps or any(path.glob("*.safetensors")):
             return path
+    return None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Why nothing can go on from a checkpoint; None: it can."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return first_line(error)
+    if not isinstance(state, dict) or state.get("global_step") != _global_step(checkpoint):
+        return "trainer_state.json is that of another step"
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    names = [path.relative_to(checkpoint).as_posix() for path in files]
+    if not any(re.search(r"\.(safetensors|distcp)$|model[^/]*\.(bin|pt)$", name) for name in names):
+        return "it has no weights"
+    if not any(name.startswith(("optimizer", "global_step")) for name in names):
+        return "it has no state of the optimizer"
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):  # its header says where it ends
+                    continue
+        except (OSError, SafetensorError) as error:
+            return f"{path.name}: {first_line(error)}"
+        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+            return f"{path.name} is cut"
     return None
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from attnpo.probing.settings import HeadList
-from attnpo.schema import STRICT, Count, Options, Positive
+from attnpo.probing.settings import HeadList, Phrases
+from attnpo.schema import STRICT, Count, NotNegative, Options, Positive, Seed, TopP
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Holds the last checkpoints of a training run in its folder."""
@@ -21,6 +21,74 @@ def _variant(credit: dict[str, Any]) -> dict[str, Any]:
     if "reading" in credit:
         raise ValueError("'reading' is called 'variant' now")
     return credit
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GRPONumbers:
+    """Those arguments of TRL's GRPOConfig whose range TRL does not check; None: TRL's default."""
+
+    learning_rate: NotNegative | None = None
+    temperature: Positive | None = None
+    top_p: TopP | None = None
+    num_generations: Annotated[int, Field(ge=2)] | None = None
+    max_completion_length: Count | None = None
+    per_device_train_batch_size: Count | None = None
+    gradient_accumulation_steps: Count | None = None
+    num_iterations: Count | None = None
+    seed: Seed | None = None
+
+    @classmethod
+    def among(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The ones among the arguments that are set."""
+        return {name: value for name, value in arguments.items() if name in cls.__dataclass_fields__}
+
+
+_OURS = {
+    "output_dir": "the checkpoints lie in the run's folder, where resuming looks for them",
+    "resume_from_checkpoint": "a run goes on from its last checkpoint by itself",
+    "save_only_model": "a run could not go on from its checkpoints",
+    "save_strategy": "set train.save_steps",
+    "save_steps": "set train.save_steps",
+    "save_total_limit": "the last two checkpoints are kept",
+    "logging_steps": "every step is logged",
+    "logging_strategy": "every step is logged",
+    "max_steps": "set train.steps",
+    "num_train_epochs": "set train.steps",
+    "seed": "set seeds",
+    "length_reward": "set reward of the method",
+    "length_reward_args": "set reward_args of the method",
+    "advantage_estimator": "set estimator of the method",
+    "attnpo": "set attnpo of the method",
+    "heads": "set heads of the method",
+    "step_scores": "set heads: oracle of the method",
+    "credit": "set credit",
+    "phrases": "set steps.phrases",
+    "min_step_chars": "set steps.min_chars",
+    "lone_trigger_chars": "set steps.lone_trigger_chars",
+}
+"""Arguments of the trainer that the harness sets itself, and what to do in place of setting them."""
+_OF_TRAIN = {
+    "learning_rate": "learning_rate",
+    "temperature": "temperature",
+    "num_generations": "group_size",
+    "max_completion_length": "max_completion_tokens",
+}
+"""Arguments that a single method may set, and the keys of `train` for all of them."""
+
+
+def _of_trl(grpo: dict[str, Any]) -> dict[str, Any]:
+    for name in grpo:
+        if name in _OURS:
+            raise ValueError(f"{name!r} is not for grpo: {_OURS[name]}")
+    GRPONumbers(**GRPONumbers.among(grpo))
+    return grpo
+
+
+def _of_all_methods(grpo: dict[str, Any]) -> dict[str, Any]:
+    for name in grpo:
+        if name in _OF_TRAIN:
+            raise ValueError(f"{name!r} is not for grpo: set train.{_OF_TRAIN[name]}")
+    return _of_trl(grpo)
 
 
 CreditOptions = Annotated[Options, AfterValidator(_variant)]
@@ -44,8 +112,8 @@ class TrainSection:
     """Problems whose prompt has more tokens, counted in the chat template, are left out; null: all are kept."""
     save_steps: Count
     """Checkpoint interval in optimizer steps."""
-    grpo: Options = field(default_factory=dict)
-    """Further arguments of TRL's GRPOConfig, passed as they are."""
+    grpo: Annotated[Options, AfterValidator(_of_all_methods)] = field(default_factory=dict)
+    """Further arguments of TRL's GRPOConfig, passed as they are; none of those that a run sets by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -88,7 +156,7 @@ class MethodSection:
     estimator: Literal["rloo", "grpo", "batch"] | None = None
     """How rewards become advantages, see `attnpo.method.advantages.ESTIMATORS`; null: the one that the reward comes
     with."""
-    grpo: Options = field(default_factory=dict)
+    grpo: Annotated[Options, AfterValidator(_of_trl)] = field(default_factory=dict)
     """Further arguments of TRL's GRPOConfig for this method alone, over those of `train.grpo`."""
     target_length: TargetLengthSection | None = None
     """Put a target length in the prompt."""
@@ -102,7 +170,7 @@ class MethodSection:
     both from 0."""
     n_heads: Count | None = None
     """How many heads, for `top`, `worst` and `random`; null: `probe.heads`."""
-    phrases: Literal["published", "corrected"] | None = None
+    phrases: Phrases | None = None
     """Phrase set that cuts the steps; null: that of `steps`."""
     snapshots: Count | None = None
     """Keep the weights every this many optimizer steps, as `snapshots/STEP` of the run; null: only the last."""

@@ -34,8 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, nanstd
 
@@ -49,7 +47,9 @@ from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
+from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
+from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
@@ -85,6 +85,8 @@ class AttnPOTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         if not self.args.attnpo:  # what the model card says
             self._tag_names, self._name, self._paper = ["trl"], self.args.length_reward, {}
+        check_data_set(self.train_dataset, (self.args.generation_batch_size or 0) // (self.num_generations or 1))
+        self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
@@ -94,6 +96,9 @@ class AttnPOTrainer(GRPOTrainer):
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
+        if self.args.attnpo:
+            warn_without_think_end(self._tokenizer, self._bytes_table)
+        self._n_scored = 0
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
         self._graded = torch.empty(0)  # correctness of all processes, before it is shaped
         self._read_next = False  # whether TRL's next pass of the policy is to be read
@@ -102,8 +107,8 @@ class AttnPOTrainer(GRPOTrainer):
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
             SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
-        self.add_callback(_ScoringShare(self))
-        self.add_callback(_RewardState(self))
+        self.add_callback(ScoringShare(self))
+        self.add_callback(RewardState(self))
 
     def _send_telemetry(self) -> None:
         """TRL's, only where it is asked for: a thread that looks up a host while this one sets environment variables
@@ -396,6 +401,7 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value(f"attnpo/{name}", value / max(count, 1.0))
         if self.args.attnpo and self.model.training:
             self._log_value("attnpo/baseline_score", baselines / scored if scored else math.nan)
+            self._n_scored += int(scored)
         means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
         gathered = self.accelerator.gather(means).tolist()
         _replace_end(self._logs["advantages"], gathered)
@@ -412,37 +418,3 @@ def _dropout_of(module: torch.nn.Module) -> float:
     """The share of values that a module drops in training mode, 0 if it drops none."""
     share = module.p if isinstance(module, torch.nn.Dropout) else getattr(module, "attention_dropout", 0)
     return share if isinstance(share, float) else 0.0
-
-
-class _ScoringShare(TrainerCallback):
-    """Logs the time that aligning and scoring took as a share of the whole step.
-
-    Where the scores are read in a pass that TRL makes anyway, it is the time of aligning alone.
-    """
-
-    def __init__(self, trainer: AttnPOTrainer) -> None:
-        self.trainer = trainer
-        self.start = 0.0
-
-    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.start = time.perf_counter()
-        self.trainer._scoring_seconds = 0.0
-
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        share = self.trainer._scoring_seconds / (time.perf_counter() - self.start)
-        self.trainer._metrics["train"]["attnpo/scoring_time_share"].append(share)
-
-
-class _RewardState(TrainerCallback, ExportableState):
-    """Carries the length reward's state in the checkpoints' `trainer_state.json`."""
-
-    def __init__(self, trainer: AttnPOTrainer) -> None:
-        self.trainer = trainer
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, in the form that transformers wants."""
-        return {"args": {}, "attributes": {"reward_state": self.trainer.reward_state}}
-
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-        self.trainer.reward_state = stored["attributes"]["reward_state"]

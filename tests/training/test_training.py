@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 from attnpo.errors import AttnPOError
@@ -189,15 +189,26 @@ def test_the_processes_of_a_node_share_its_cores_for_grading(
     assert grading_workers() == workers
 
 
+def checkpoint(folder: Path, step: int, weights: str = "model.safetensors") -> Path:
+    """The files of a checkpoint that a training needs to go on."""
+    path = folder / f"checkpoint-{step}"
+    (path / weights).parent.mkdir(parents=True)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    torch.save({}, path / "optimizer.pt")
+    if weights.endswith(".safetensors"):
+        save_file({"w": torch.ones(3)}, path / weights)
+    else:
+        torch.save({}, path / weights)
+    return path
+
+
 def test_a_sharded_checkpoint_of_the_end_is_passed_over(tmp_path: Path) -> None:
     for step in (4, 6):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text("{}")
+        checkpoint(tmp_path, step, f"global_step{step}/mp_rank_00_model_states.pt")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
     assert last_checkpoint(tmp_path, 8) == tmp_path / "checkpoint-6"
     assert last_checkpoint(tmp_path, 6) == tmp_path / "checkpoint-4"
-    (tmp_path / "checkpoint-6" / "model.safetensors").touch()
+    save_file({"w": torch.ones(3)}, tmp_path / "checkpoint-6" / "model.safetensors")
     assert last_checkpoint(tmp_path, 6) == tmp_path / "checkpoint-6"
 
 
@@ -350,11 +361,44 @@ def test_a_bfloat16_checkpoint_trains_as_its_float32_copy(
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none") is None
-    for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (4, '{"global_step": 4}')):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    for step in (2, 10, 4):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
     (tmp_path / "checkpoint-12").mkdir()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 2)
+    for name in ("checkpoint-", "checkpoint-best", "checkpoint-4x", "checkpoint--4", "checkpoint-2.old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-8").write_text("a file")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("trainer_state.json", b"[]", "that of another step"),
+        ("trainer_state.json", b'{"global_step": 3}', "that of another step"),
+        ("trainer_state.json", b"\xff", "can't decode"),
+        ("model.safetensors", None, "it has no weights"),
+        ("model.safetensors", b"", "model.safetensors: "),
+        ("model.safetensors", b"half", "model.safetensors: "),
+        ("optimizer.pt", None, "it has no state of the optimizer"),
+        ("optimizer.pt", b"PK half", "optimizer.pt is cut"),
+        ("rng_state.pth", b"", "rng_state.pth is cut"),
+    ],
+)
+def test_a_hollow_checkpoint_is_passed_over_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: bytes | None, why: str
+) -> None:
+    checkpoint(tmp_path, 2)
+    hollow = checkpoint(tmp_path, 4)
+    assert last_checkpoint(tmp_path) == hollow
+    (hollow / name).unlink() if content is None else (hollow / name).write_bytes(content)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert "checkpoint-4 is not whole (" in caplog.text and why in caplog.text
 
 
 if __name__ == "__main__":  # the run that is killed
