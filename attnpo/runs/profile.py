@@ -297,6 +297,8 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
     for key in _NOT_IN_FILES:
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
+    if mapping.get("methods", True) == {}:
+        raise AttnPOError(f"{path.name}: methods: {{}} is empty; add a method, or leave the key out")
     profile = replace(build(Profile, mapping, path.name), quick=quick, path=path)
     if profile.data_revision is not None and not on_hub(profile.data):
         raise AttnPOError(
@@ -351,8 +353,6 @@ def _check_names(profile: Profile) -> None:
                     f"{file}: {key}: {name!r} names files and folders; give it letters, digits, spaces and ._+@-, a "
                     "letter or digit first"
                 )
-    if not profile.methods:
-        raise AttnPOError(f"{file}: methods: {{}} is empty; add a method")
     for name, method in profile.methods.items():
         if COMPOSED in name or "@" in name:
             raise AttnPOError(f"{file}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")
