@@ -1,4 +1,4 @@
-"""What a run computes on: commit, package versions, device, the checkout's folder."""
+"""What a run computes on: commit, package versions, device; and where the checkout or the installed package is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+IN_CHECKOUT = (PACKAGE.parent / "reproduce").is_dir()
+"""Whether the package runs from a checkout; otherwise it was installed from a wheel."""
 
 _PACKAGES = [
     "attnpo",
@@ -26,19 +28,22 @@ _PACKAGES = [
     "numpy",
     "pandas",
 ]
+_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+"""What Hugging Face's libraries ask before they report their use; vLLM asks the last of them."""
 
 
 def git_state() -> dict[str, Any]:
     """Commit of the checkout that the package runs from, and whether anything but results/ differs from it.
 
-    Both are None where there is no git checkout.
+    Both are None where there is no git checkout. An installed package may lie inside somebody else's: git is not asked.
     """
+    if not (PACKAGE.parent / ".git").exists():
+        return {"commit": None, "dirty": None}
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(
-                ["git", "-C", str(PACKAGE_PARENT), *arguments], capture_output=True, text=True, check=True
-            )
+            command = ["git", "-C", str(PACKAGE.parent), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
@@ -75,6 +80,21 @@ def device() -> dict[str, Any]:
     }
 
 
+def no_telemetry() -> None:
+    """Keep the libraries from reporting their use, unless the environment says something about that already.
+
+    It is to be called before they are imported: Hugging Face's read the variables then.
+    """
+    if not any(name in os.environ for name in _TELEMETRY):
+        os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+
+
+def telemetry_wanted() -> bool:
+    """Whether the environment asks for telemetry: of what turns it off, something is set to no and nothing to yes."""
+    said = [os.environ[name].upper() in ("1", "ON", "YES", "TRUE") for name in _TELEMETRY if name in os.environ]
+    return bool(said) and not any(said)
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -82,4 +102,12 @@ def usable_cores() -> int:
 
 def checkout_root() -> Path:
     """The checkout if attnpo is installed from one (editable), else the current folder."""
-    return PACKAGE_PARENT if (PACKAGE_PARENT / "reproduce").is_dir() else Path.cwd()
+    return PACKAGE.parent if IN_CHECKOUT else Path.cwd()
+
+
+def shipped(place: str) -> Path:
+    """A file or folder of the repository that a wheel holds too, such as `reproduce/profiles`; it need not exist.
+
+    A checkout has it at its top, an installed package inside itself; pyproject.toml lists what a wheel takes along.
+    """
+    return (PACKAGE.parent if IN_CHECKOUT else PACKAGE) / place

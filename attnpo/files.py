@@ -60,7 +60,7 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:  # a full disk: give the room back
+    except BaseException:  # a full disk: give the room back; Ctrl-C: leave nothing behind
         temporary.unlink(missing_ok=True)
         raise
 

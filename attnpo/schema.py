@@ -216,11 +216,14 @@ _RANGES = {
 def _worst(problems: list[_Problem]) -> str:
     """The problem to show first.
 
-    A misspelt key comes before the missing one that it causes. A value that fits none of several types has a problem
-    for each. That of the type that fitted best is shown, the deepest one or one with a range or a rule of ours; else
-    all are joined.
+    A misspelt key comes before the missing ones that it may cause, and these come together. A value that fits none of
+    several types has a problem for each. That of the type that fitted best is shown, the deepest one or one with a
+    range or a rule of ours; else all are joined.
     """
     first = min(problems, key=lambda problem: not problem.unknown)
+    missing = [problem.key for problem in problems if problem.kind == "missing"]
+    if first.kind == "missing" and len(missing) > 1:
+        return f"{', '.join(missing)}: missing; add them"
     inside = (f"{first.key}.", f"{first.key}[")
     here = [problem for problem in problems if problem.key == first.key or problem.key.startswith(inside)]
     telling = {*_RANGES, "value_error"}

@@ -1,6 +1,6 @@
 """Time of AttnPO's training step against TLMRE's, rollouts included, on the testbed; all in one run.
 
-python benchmarks/step.py                       # a few minutes on one core
+python benchmarks/step.py                       # ten minutes on one core
 python benchmarks/step.py --generations 100 --rollouts 64
 
 Three comparisons: `on policy`, where AttnPO scores in a pass of its own; and `old log-probabilities`, where the
@@ -8,18 +8,24 @@ rollouts serve two steps, so TRL computes these log-probabilities anyway, with t
 and in a pass of their own (`own`). A generation is all that happens from one sampling to the next. The learning rate
 is 0 and the seeds are the same, so all sample the very same responses and differ in what is done with them alone. They
 take turns, a generation each, so that a busy machine slows all; time is the processor time of the method's one thread.
-The first generation warms up. Prints JSON: the median of the ratios of the same generation, and their quartiles.
+The first generation warms up. Prints JSON: the median of the ratios of the same generation, and their quartiles; and
+the share of a generation spent on aligning, scoring passes and attention rows, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import random
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import datasets
 import torch
@@ -27,6 +33,7 @@ import transformers
 import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
+from attnpo.method import attention
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
@@ -45,6 +52,14 @@ AGAINST = {
 }
 
 
+SCORING = [
+    (AttnPOTrainer, "_aligned"),
+    (AttnPOTrainer, "_attention_scores"),
+    (attention._Reader, "_read"),
+]
+"""What aligns and scores: the last within TRL's pass, and within `_attention_scores`, where it is not counted again."""
+
+
 class OwnPass(AttnPOTrainer):
     """Scores in a pass of its own, also where TRL's could be read."""
 
@@ -52,8 +67,35 @@ class OwnPass(AttnPOTrainer):
         return False
 
 
+class Scoring:
+    """Processor seconds of each thread in the functions that align and score."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.depth: dict[str, int] = {}
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time counted unless it runs inside another one that is."""
+
+        @functools.wraps(function)
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            thread = threading.current_thread().name
+            depth = self.depth.get(thread, 0)
+            self.depth[thread], start = depth + 1, time.thread_time()
+            result = function(*arguments, **options)
+            self.depth[thread] = depth
+            if depth == 0:
+                self.seconds[thread] = self.seconds.get(thread, 0.0) + time.thread_time() - start
+            return result
+
+        return wrapper
+
+
 class Turns(TrainerCallback):
-    """Lets the trainers of several threads work one at a time, a generation each, and times each turn."""
+    """Lets the trainers of several threads work one at a time, a generation each, and times each turn.
+
+    `turn` holds the number of turns that all of them have had.
+    """
 
     def __init__(
         self, number: int, turn: list[int], changed: threading.Condition, start: threading.Barrier, steps: int
@@ -65,13 +107,16 @@ class Turns(TrainerCallback):
         """Wait for the turn at the first step of a generation."""
         if state.global_step % self.steps:
             return
+        generation, methods = state.global_step // self.steps, self.all_there.parties
+        # In an order of chance, as the turn after an own one finds the caches warm.
+        place = random.Random(generation).sample(range(methods), methods)[self.number]
         if state.global_step == 0:
             self.all_there.wait(600)  # what a start draws at random is drawn before the first turn
         with self.changed:
-            while self.turn[0] != self.number:
+            while self.turn[0] != generation * methods + place:
                 if not self.changed.wait(600):
                     raise TimeoutError("another trainer does not give up its turn")
-        torch.manual_seed(state.global_step // self.steps)
+        torch.manual_seed(generation)
         self.start = time.thread_time()
 
     def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
@@ -80,14 +125,14 @@ class Turns(TrainerCallback):
             return
         self.seconds.append(time.thread_time() - self.start)
         with self.changed:
-            self.turn[0] = (self.number + 1) % self.all_there.parties
+            self.turn[0] += 1
             self.changed.notify_all()
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generations", type=int, default=41, help="generations of each method, the first not counted")
+    parser.add_argument("--generations", type=int, default=81, help="generations of each method, the first not counted")
     parser.add_argument("--rollouts", type=int, default=16, help="responses of a generation, in groups of 8")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -99,11 +144,17 @@ def main() -> None:
             turns.append(Turns(number, turn, changed, start, made.num_iterations))
             made.remove_callback(PrinterCallback)
             made.add_callback(turns[-1])
-        threads = [threading.Thread(target=made.train) for made in trainers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        scoring = Scoring()
+        with ExitStack() as patches:
+            for owner, name in SCORING:
+                patches.enter_context(mock.patch.object(owner, name, scoring.timed(getattr(owner, name))))
+            threads = [
+                threading.Thread(target=made.train, name=name) for name, made in zip(METHODS, trainers, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     tokens = {made.state.num_input_tokens_seen for made in trainers}
     assert len(tokens) == 1, f"the methods sampled different responses: {tokens} tokens"
     for name, made in zip(METHODS, trainers, strict=True):
@@ -112,6 +163,11 @@ def main() -> None:
     report = {
         "ratios": {title: spread(seconds[ours], seconds[theirs]) for title, (ours, theirs) in AGAINST.items()},
         "seconds_a_generation": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
+        "scoring_share": {
+            name: round(spent / sum(timed.seconds), 4)
+            for name, timed in zip(METHODS, turns, strict=True)
+            if (spent := scoring.seconds.get(name))
+        },
         "tokens_a_generation": round(tokens.pop() / args.generations),
         "arguments": vars(args),
         "threads": torch.get_num_threads(),

@@ -27,11 +27,14 @@ print(sys.version.split()[0], hashlib.sha256(pins).hexdigest())' "$ROOT/constrai
     if [ -f "$ROOT/.venv/stamp" ] && [ "$(cat "$ROOT/.venv/stamp")" = "$stamp $ROOT" ]; then
         return
     fi
-    echo "making the environment in .venv (a few minutes)"
+    echo "making the environment in .venv, once: the packages pinned in constraints.txt, about 3 minutes and 2 GB" \
+        "(with CUDA 8 GB); nothing is run before that" >&2
     rm -rf "$ROOT/.venv"
     "$python" -m venv "$ROOT/.venv" || return
+    echo "installing torch" >&2
     # torch by its pin first: no other package's range can then pull in another build of it
     "$ROOT/.venv/bin/python" -m pip install --quiet -c "$ROOT/constraints.txt" torch || return
+    echo "installing attnpo with transformers, TRL, lm-eval and the rest" >&2
     "$ROOT/.venv/bin/python" -m pip install --quiet -c "$ROOT/constraints.txt" -e "$ROOT" || return
     echo "$stamp $ROOT" >"$ROOT/.venv/stamp"
 }

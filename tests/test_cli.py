@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from fakes import write_profile
 
+import attnpo
 from attnpo.cli import main
 from attnpo.runs.store import Run
 
@@ -59,6 +60,22 @@ def test_a_damaged_manifest_is_an_error_not_a_traceback(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("state", "more"),
+    [
+        ({"commit": None, "dirty": None}, ""),
+        ({"commit": "abc", "dirty": False}, ", commit abc"),
+        ({"commit": "abc", "dirty": True}, ", commit abc with changes"),
+    ],
+)
+def test_the_version_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, state: dict[str, object], more: str
+) -> None:
+    monkeypatch.setattr("attnpo.cli.git_state", lambda: state)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"attnpo {attnpo.__version__}{more}\n"
+
+
 def test_jobs_must_be_positive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = run(capsys, "run", "table1", *options(tmp_path), "--jobs", "0")
     assert (code, err) == (2, "attnpo: --jobs 0: must be at least 1\n")
@@ -107,5 +124,11 @@ def test_eval_without_a_profile_names_its_samples_and_is_done_once(
     assert path.is_relative_to(tmp_path) and len(path.read_text().splitlines()) == 2
     (run,) = (tmp_path / "raw").iterdir()
     assert run.name.startswith("eval-testbed-s0-")
+    assert main(["report", str(run), "--out", str(tmp_path / "report"), "--paper", "1.5B", "--draws", "20"]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "attnpo_testbed_test: budget 40 tokens, temperature 0.6, top_p 0.95." in text  # two of them the task's own
     assert main(["eval", *words, "--results", str(tmp_path), "--seed", "1"]) == 0
     assert len(list((tmp_path / "raw").iterdir())) == 2
+    words = ["--base", f"other={next((tmp_path / 'raw').glob('*s1*'))}", "--out", str(tmp_path / "report")]
+    assert main(["report", f"one={run}", *words, "--draws", "50"]) == 0
+    assert "budget 40 tokens, temperature 0.6, top_p 0.95" in (tmp_path / "report" / "report.md").read_text()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from attnpo.runs.outlook import estimate_seconds, outlook
+from attnpo.runs.plan import all_jobs, only_core, plan_command
+from attnpo.runs.profile import load_profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +81,32 @@ def test_an_old_python_is_refused_with_a_remedy(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no Python 3.11 or newer" in done.stderr
     assert "set PYTHON=" in done.stderr
+
+
+def test_the_environment_is_announced_before_it_is_made(tmp_path: Path) -> None:
+    """What a dry run spends minutes on is said first."""
+    (tmp_path / "reproduce").mkdir()
+    for name in ("reproduce/env.sh", "reproduce/table1.sh", "constraints.txt", "pyproject.toml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    python = tmp_path / "python-that-makes-nothing"
+    python.write_text('#!/bin/sh\n[ "$1" = -m ] && echo "python $*" >&2 && exit 1\nexit 0\n')
+    python.chmod(0o755)
+    command = ["bash", str(tmp_path / "reproduce" / "table1.sh"), "--dry-run"]
+    done = subprocess.run(command, env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)}, capture_output=True, text=True)
+    said, made = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert said.startswith("making the environment in .venv, once: the packages pinned in constraints.txt")
+    assert made == f"python -m venv {tmp_path}/.venv"
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "paper-1.5b"])
+def test_a_quick_run_s_time_is_known_before_anything_is_measured(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name, quick=True)
+    narrowed, plans = plan_command(profile, "table1", None, tmp_path)
+    jobs = all_jobs(plans.values())
+    core = profile.artefacts["table1"].core
+    left = jobs if core is None else only_core(jobs, narrowed, core)
+    words = outlook(profile, plans, jobs, left, 2)[1]
+    assert re.match(r"about [\d:]+ (minutes|\(h:mm:ss\)) with 2 side by side", words)
+    if name == "tiny":  # what the README promises
+        assert estimate_seconds(profile, jobs, left, 2) == (pytest.approx(192.5), set())

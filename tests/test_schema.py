@@ -78,7 +78,7 @@ def test_a_changed_copy_is_checked_again() -> None:
         ({"pairs": [[1, 2], [0, 2]]}, "pairs[1][0]: 0 must be at least 1"),
         ({"pairs": [[1, 2], [3]]}, "pairs[1][1]: missing; add it"),
         ({"pairs": [[1, 2, 3]]}, "pairs[0]: [1, 2, 3] must have a length of at most 2"),
-        ({"levels": [{}]}, "levels[0].name: missing; add it"),
+        ({"levels": [{"depth": 1}]}, "levels[0].name: missing; add it"),
         ({"levels": [{"name": "x", "depth": "y"}]}, "levels[0].depth: 'y' is not a whole number"),
         ({"levels": [{"nam": "x"}]}, "levels[0].nam: unknown key, did you mean 'name'?; valid keys are name, depth"),
         ({"more": {"a": [float("inf")]}}, "more: {'a': [inf]} holds NaN or infinity; give finite numbers"),

@@ -13,7 +13,7 @@ from attnpo.cli.common import Results, about, compute, results_dir_of, trained_m
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluationBackend, FreeEvaluation
 from attnpo.runs.free import evaluate_any
-from attnpo.runs.plan import eval_spec
+from attnpo.runs.plan import check_sections, eval_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.settings import BASE, BASES
 from attnpo.runs.store import Run
@@ -92,6 +92,7 @@ def evaluate(
     results_dir = results_dir_of(loaded, results)
     if artefact is not None:
         loaded = loaded.narrowed(artefact)
+    check_sections(loaded, ["eval"] if method in BASES else ["eval", "train"], [method])
     loaded = loaded.evaluated_by(where)
     run = Run.at(results_dir, eval_spec(loaded, method, seed))
     trained, target = loaded.model, None

@@ -16,8 +16,17 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_tasks
 from attnpo.runs.derive import check_undamaged
-from attnpo.runs.outlook import outlook
-from attnpo.runs.plan import RUNS_OF, STUDIES, all_jobs, check_launcher, left_to_do, only_methods, plan_command
+from attnpo.runs.outlook import core_rows, outlook
+from attnpo.runs.plan import (
+    RUNS_OF,
+    STUDIES,
+    all_jobs,
+    check_launcher,
+    left_to_do,
+    only_core,
+    only_methods,
+    plan_command,
+)
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
 from attnpo.schema import STRICT, Count, Seed, build
@@ -105,6 +114,7 @@ def run(
     profile: ProfileName,
     method: list[str] | None = None,
     quick: bool = False,
+    everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
     recorded: bool = False,
     confirm_run_unsafe_code: bool = False,
     jobs: int | None = None,
@@ -117,10 +127,12 @@ def run(
         artefact: `table1`; another name under the profile's `artefacts`; `all`: every one of them, then index.html; or
             `tune`, which compares the trials of each method on validation problems and writes tune.csv.
         profile: a name in reproduce/profiles, or a YAML file.
-        method: run only these methods (and what they need); the others stand as they are.
+        method: run only these methods (and what they need); the others stand as they are. If not given, the core
+            rows that the profile names for the artefact, or all where it names none.
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
-        recorded: of runs whose samples or models are not here, take the records (those in the repository, say) in
-            place of running them again.
+        everything: run all methods and seeds, not the core rows alone.
+        recorded: run all methods; but of runs whose samples or models are not here, take the records (those in the
+            repository, say) in place of running them again.
         confirm_run_unsafe_code: agree to tasks that run, in a sandbox, programs that the model writes (LiveCodeBench).
         jobs: how many runs side by side, one thread each; if not given, the profile's number or one a usable core.
         dry_run: print the plan, what of it is there and how long the rest may take; run nothing.
@@ -130,7 +142,14 @@ def run(
     results_dir = results_dir_of(loaded, results)
     narrowed, plans = plan_command(loaded, artefact, method, results_dir)
     plan = all_jobs(plans.values())
-    plan = plan if artefact == "tune" else only_methods(plan, method, artefact)
+    core = None
+    if artefact in loaded.artefacts and not (method or everything or recorded):
+        core = loaded.artefacts[artefact].core
+    expected = [] if core is None else [core_rows(narrowed, core, plan, artefact)]
+    if core is not None:
+        plan = only_core(plan, narrowed, core)
+    elif artefact != "tune":
+        plan = only_methods(plan, method, artefact)
     workers = (loaded.launch.workers or usable_cores()) if jobs is None else jobs
     if workers < 1:
         raise AttnPOError(f"--jobs {workers}: must be at least 1")
@@ -138,19 +157,19 @@ def run(
     for job in left:
         if damage := job.run.damage():
             print(f"runs again: {job.title}, since {damage}", file=sys.stderr)
-    expected = "\n".join(outlook(loaded, plans, plan, left, workers))
+    expected += outlook(loaded, plans, plan, left, workers)
     if dry_run:
         for job in plan:
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
-        print(expected, file=sys.stderr)
+        print("\n".join(expected), file=sys.stderr)
         return
     asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
     check_tasks(asked, confirm_run_unsafe_code)
     if any(job.kind == "train" for job in left):
         check_launcher(loaded.launch.train)
     with only_runner(results_dir):
-        if artefact == "all":
-            print(expected, file=sys.stderr)
+        if left:
+            print("\n".join(expected), file=sys.stderr, flush=True)
         for job in plan:
             job.run.clean()
         console = Console(stderr=True)

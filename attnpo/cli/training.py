@@ -1,4 +1,4 @@
-"""`attnpo probe | train | study`."""
+"""`attnpo template | probe | train | study`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import tyro
 
 from attnpo.cli.common import ProfileName, Results, about, compute, heads_file_of, need, results_dir_of, trained_model
 from attnpo.errors import AttnPOError
-from attnpo.runs.plan import probe_spec, study_spec, train_spec
-from attnpo.runs.profile import load_profile
+from attnpo.runs.plan import check_sections, probe_spec, study_spec, train_spec
+from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
+
+
+def template() -> None:
+    """Print a profile to start from, for a model and problems of your own: attnpo template > mine.yaml."""
+    print(TEMPLATE.read_text(encoding="utf-8"), end="")
 
 
 def probe(profile: ProfileName, quick: bool = False, results: Results = None) -> None:
@@ -24,6 +29,7 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         results: folder of results; the checkout's results/ if not given.
     """
     loaded = load_profile(profile, quick)
+    check_sections(loaded, ["probe"])
     run = Run.at(results_dir_of(loaded, results), probe_spec(loaded))
 
     def work(folder: Path) -> Iterable[Path]:
@@ -31,7 +37,7 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
         from attnpo.probing.probe import run_probe
         from attnpo.report.figures import heads_heatmap
 
-        path = run_probe(loaded.source, loaded.steps, loaded.probe, folder, heads_file=run.new / "heads.json")
+        path = run_probe(loaded.source, loaded.steps, loaded.probed(), folder, heads_file=run.new / "heads.json")
         (folder / "figures").mkdir(exist_ok=True)
         return [path, *heads_heatmap(HeadRanking.load(path), folder / "figures" / "heads")]
 
@@ -55,6 +61,7 @@ def train(
         results: folder of results; the checkout's results/ if not given.
     """
     loaded = load_profile(profile, quick)
+    check_sections(loaded, ["train"], [method])
     results_dir = results_dir_of(loaded, results)
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
@@ -65,7 +72,7 @@ def train(
         from attnpo.training.run import run_training
 
         section = loaded.method(method)
-        run_training(loaded.source, loaded.steps, loaded.train, section, seed, heads_file, loaded.probe.heads, folder)
+        run_training(loaded.source, loaded.steps, loaded.trained(), section, seed, heads_file, loaded.n_heads, folder)
         models = [p for name in ("model", "snapshots") for p in (folder / name).rglob("*") if p.is_file()]
         return [folder / "log.jsonl", *models]
 
@@ -96,6 +103,7 @@ def study(
     results_dir = results_dir_of(loaded, results)
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
+    check_sections(loaded, [kind], [] if method is None else [method])
     run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
     command = f"attnpo study {kind} {loaded.option}"
     command += "" if method is None else f" --method {method} --seed {seed}"
@@ -107,7 +115,7 @@ def study(
         heads_file = heads_file_of(loaded, results_dir)
     if method is not None:
         last = trained_model(loaded, results_dir, method, seed)
-        models[loaded.train.steps] = last
+        models[loaded.trained().steps] = last
         Run.at(results_dir, train_spec(loaded, method, seed)).check("snapshots")
         models |= {int(folder.name): folder for folder in (last.parent / "snapshots").glob("[0-9]*")}
 
@@ -119,9 +127,9 @@ def study(
             return [studies.run_responses(source, section, folder)]
         if kind == "ensemble":
             assert heads_file is not None  # its spec has the probe
-            draws = loaded.probe.bootstrap
+            draws = loaded.probed().bootstrap
             return [studies.run_ensemble(source, steps, section, responses, heads_file, folder, bootstrap=draws)]
-        heads = studies.key_focus_heads(section, heads_file, loaded.probe.heads)
+        heads = studies.key_focus_heads(section, heads_file, loaded.n_heads)
         if kind == "intervention":
             return [studies.run_intervention(source, steps, section, heads, responses, folder)]
         return [studies.run_stability(source, steps, section, heads, responses, models, folder)]

@@ -7,8 +7,11 @@ that lm-eval passes to tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 from lm_eval.api.registry import metric_registry
@@ -18,6 +21,35 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.lm_eval_models import REQUEST_TYPE, Plan, add_method
 
 add_method()
+
+OPTIONS = (
+    *("samples", "resume", "thinking", "source", "data_dir"),
+    *("start_date", "end_date", "release", "isolation", "image", "workers"),
+)
+"""Keys of the metadata that are a user's to set, without those that a model's arguments have too."""
+
+
+def errors_in_one_line() -> None:
+    """Let lm-eval's command line end with the line of an AttnPOError in place of a traceback; its exit code stays 1.
+
+    It catches nothing, so what a task raises reaches Python's hook for uncaught exceptions. That hook is replaced for
+    errors of ours, and only where the command line runs, which alone imports `lm_eval._cli`. An error that is a
+    SystemExit too would need no hook, but would take the traceback from programs that call lm-eval as well.
+    """
+    if "lm_eval._cli" not in sys.modules:
+        return
+    theirs = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, AttnPOError):
+            print(f"lm_eval: {error}", file=sys.stderr)
+        else:
+            theirs(kind, error, traceback)
+
+    sys.excepthook = hook
+
+
+errors_in_one_line()
 
 
 class SampledTask(ConfigurableTask):
@@ -31,11 +63,12 @@ class SampledTask(ConfigurableTask):
     - With `--predict_only` responses are sampled and stored, and nothing is graded or run.
 
     Raises:
-        AttnPOError: samples is no whole number of at least 1, or resume is no name.
+        AttnPOError: samples is no whole number of at least 1, resume is no name, or a key is nearly one of `OPTIONS`.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
+        check_keys(config.get("metadata") or {})
         samples = (config.get("metadata") or {}).get("samples")
         if samples is not None:
             if type(samples) is not int or samples < 1:
@@ -98,6 +131,18 @@ class SampledTask(ConfigurableTask):
                 """give --metadata '{"tokenizer": "<name or folder>"}'"""
             )
         return AutoTokenizer.from_pretrained(named[0])
+
+
+def check_keys(metadata: Iterable[str]) -> None:
+    """Refuse misspelt options. Other keys pass: lm-eval merges the model's arguments into the metadata.
+
+    Raises:
+        AttnPOError: a key that is nearly one of `OPTIONS`.
+    """
+    for key in metadata:
+        near = difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.8)  # .78: num_workers, some model's, and workers
+        if near and key not in OPTIONS:
+            raise AttnPOError(f"the metadata has no option {key!r}, did you mean {near[0]!r}?")
 
 
 def _of_process_results(*_: Any, **__: Any) -> Any:

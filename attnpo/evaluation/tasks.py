@@ -83,19 +83,34 @@ def tasks_identity(names: Iterable[str]) -> dict[str, str]:
     It covers all that the task's YAML file and those it includes say (prompt, samples a problem, sampling, pinned
     sources), and the problems where they are read from the folder in `ATTNPO_DATA`.
     """
-    groups = task_groups()
-    configs = {str(content["task"]): content for content in _task_configs() if "group" not in content}
     found = {}
-    for task in sorted({task for name in names for task in groups.get(name, [name])} & set(configs)):
-        said = [configs[task]]
-        while include := said[-1].get("include"):
-            path = (said[-1]["path"].parent / include).resolve()
-            said.append({"path": path, **_read(path)})
+    for task, said in _said(names).items():
         benchmark = next((c["metadata"].get("benchmark") for c in said if c.get("metadata")), None)
         data = [sha256_file(path) for path in _local_files(str(benchmark))]
         content = [{key: value for key, value in c.items() if key != "path"} for c in said]
         about = [content, data[0] if len(data) == 1 else data or None]
         found[task] = hashlib.sha256(canonical_json(about).encode()).hexdigest()
+    return found
+
+
+def generation_arguments(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How the tasks, or those of the groups, are decoded if nobody says otherwise: task -> lm-eval's arguments."""
+    return {
+        task: next(c["generation_kwargs"] for c in said if "generation_kwargs" in c)
+        for task, said in _said(names).items()
+    }
+
+
+def _said(names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Task -> the contents of its YAML file and of those it includes, in this order; groups are resolved."""
+    groups = task_groups()
+    configs = {str(content["task"]): content for content in _task_configs() if "group" not in content}
+    found = {}
+    for task in sorted({task for name in names for task in groups.get(name, [name])} & set(configs)):
+        said = found[task] = [configs[task]]
+        while include := said[-1].get("include"):
+            path = (said[-1]["path"].parent / include).resolve()
+            said.append({"path": path, **_read(path)})
     return found
 
 

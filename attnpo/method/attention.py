@@ -52,6 +52,11 @@ def all_heads(model: nn.Module) -> list[Head]:
     ]
 
 
+def check_heads(model: nn.Module, heads: Sequence[Head]) -> None:
+    """Raises AttnPOError for a layer or head that the model lacks; the line names those that it has."""
+    _heads_by_layer(_decoder(_unwrap(model)), heads)
+
+
 @torch.no_grad()
 def attention_received(
     model: nn.Module,

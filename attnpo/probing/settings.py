@@ -35,7 +35,7 @@ class Source:
     revision: str | None
     """Hub revision, if `model` is a hub id."""
     data: str
-    """The embedded problems, a JSON-lines file or a hub data set, see `attnpo.testbed.load_problems`."""
+    """The embedded problems, a file or a hub data set, see `attnpo.problems.training_sets.load`."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set."""
 

@@ -1,50 +1,120 @@
-"""Problems with answers from the user's own JSON-lines file or from a data set on the hub."""
+"""Problems with answers from a file of the user's own or from a data set on the hub."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attnpo.errors import AttnPOError, first_line
-from attnpo.files import json_lines
+from attnpo.files import json_lines, parse_json
 from attnpo.problems.problem import Problem
 
 logger = logging.getLogger(__name__)
-FILES = (".jsonl", ".json")
-"""How the names of files end; any other source is a hub data set."""
+FILES = (".jsonl", ".json", ".csv", ".parquet")
+"""How the names of files that can be read end."""
+_OTHER_FILES = (".tsv", ".txt", ".xlsx", ".arrow", ".gz", ".bz2", ".zst", ".zip")
+_REMEDY = "give a file (.jsonl, .json, .csv, .parquet) or the name of a hub data set"
+_OBJECTS = "each line is one JSON object"
+
+Row = tuple[int, str, Any]
+"""The row's number, where it is, for messages, and what it holds."""
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a file or a folder, there or not, and no hub data set, which has the form `owner/name`."""
+    path = Path(source).expanduser()
+    form = source.startswith((".", "~")) or path.is_absolute() or source.count("/") > 1
+    return form or source.lower().endswith((*FILES, *_OTHER_FILES)) or path.exists()
 
 
 def load(source: str, split: str, revision: str | None = None) -> list[Problem]:
     """The problems of one split.
 
     Args:
-        source: the path of a JSON-lines file (`.jsonl` or `.json`), each line an object with `problem`, `answer` and,
-            if there is one, `id`; or the name of a hub data set with the columns `problem` and `answer`.
+        source: the path of a file, from the current folder: JSON lines (`.jsonl`), a JSON list (`.json`), CSV with a
+            header, or Parquet; or the name of a hub data set. Each row has `problem`, `answer` and, if there is one,
+            `id`; other columns are left alone.
         split: a split of the hub data set; a file has no splits and ignores it.
         revision: the hub data set's commit, branch or tag; a file has none. None takes what the hub has now, with a
             warning.
 
     Raises:
-        AttnPOError: no such file or data set, a line that is not JSON, or one without problem or answer.
+        AttnPOError: no such file or data set, a file that cannot be read, a row without problem or answer, or two with
+            one id. The line names file and row.
     """
-    if source.endswith(FILES):
-        return _from_file(Path(source))
-    return _from_hub(source, split, revision)
-
-
-def _from_file(path: Path) -> list[Problem]:
-    if not path.is_file():
-        raise AttnPOError(f"{path}: no such data file; check `data` in the profile")
-    lines = json_lines(path, "each line is one JSON object")
-    problems = [_problem(line.value, line.place, str(line.number)) for line in lines]
+    rows = _of_file(Path(source).expanduser()) if is_local(source) else _of_hub(source, split, revision)
+    problems: list[Problem] = []
+    places: dict[str, str] = {}
+    for number, place, row in rows:
+        problem = _problem(row, place, str(number))
+        if problem.id in places:
+            raise AttnPOError(f"{place}: its id {problem.id!r} is that of {places[problem.id]} too; give each its own")
+        places[problem.id] = place
+        problems.append(problem)
     if not problems:
-        raise AttnPOError(f"{path}: the data file is empty; give one JSON object a line")
+        raise AttnPOError(f"{source}: there are no problems in it; {_REMEDY} that has some")
     return problems
 
 
-def _from_hub(source: str, split: str, revision: str | None) -> list[Problem]:
+def _of_file(path: Path) -> Iterator[Row]:
+    """The rows, numbered from 1; those of JSON lines have the number of their line."""
+    if path.is_dir():
+        raise AttnPOError(f"{path}: `data` in the profile is a folder; {_REMEDY}")
+    if not path.is_file():
+        raise AttnPOError(f"{path}: no such data file; check `data` in the profile")
+    kind = path.suffix.lower()
+    if kind not in FILES:
+        raise AttnPOError(f"{path}: files that end in {kind or 'nothing'} are not read; {_REMEDY}")
+    if kind == ".parquet":
+        return _numbered(path, _parquet(path))
+    text = _text(path)
+    if kind == ".csv":
+        return _numbered(path, _csv(path, text))
+    if kind == ".json" and text.lstrip().startswith("["):
+        return _numbered(path, parse_json(text, str(path), "give a list of objects, or name it .jsonl"))
+    return ((line.number, line.place, line.value) for line in json_lines(path, _OBJECTS))
+
+
+def _numbered(path: Path, rows: Iterable[Any]) -> Iterator[Row]:
+    return ((number, f"{path} row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")  # spreadsheets put a mark before the text
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise AttnPOError(f"{path}:{line}: not UTF-8 (byte {content[error.start]:#x}); save it as UTF-8") from error
+
+
+def _csv(path: Path, text: str) -> Iterator[Any]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in rows:
+            if None in row:
+                raise AttnPOError(f"{path}:{rows.line_num}: more fields than the header; quote those with a comma")
+            yield row
+    except csv.Error as error:
+        raise AttnPOError(f"{path}:{rows.reader.line_num}: not CSV ({error}); correct the line") from error
+
+
+def _parquet(path: Path) -> list[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table: pyarrow.Table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise AttnPOError(f"{path}: not Parquet ({first_line(error)}); write it again") from error
+    return list(table.to_pylist())
+
+
+def _of_hub(source: str, split: str, revision: str | None) -> Iterator[Row]:
     import datasets
 
     if revision is None:
@@ -58,15 +128,22 @@ def _from_hub(source: str, split: str, revision: str | None) -> list[Problem]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise AttnPOError(
             f"data set {source!r}, split {split!r}, revision {revision!r} could not be loaded ({first_line(error)}); "
-            "check name, revision and network, or give a JSON-lines file"
+            "check name, revision and network, or give a file (.jsonl, .json, .csv, .parquet)"
         ) from error
-    return [_problem(row, f"{source}[{split}] row {i}", str(i)) for i, row in enumerate(rows)]
+    return ((i, f"{source}[{split}] row {i}", row) for i, row in enumerate(rows))
 
 
 def _problem(row: Any, place: str, number: str) -> Problem:
     """The problem of one row; `number` becomes the id of a row that has none."""
-    row = row if isinstance(row, Mapping) else {}
-    missing = [key for key in ("problem", "answer") if row.get(key) in (None, "")]
-    if missing:
-        raise AttnPOError(f"{place}: no {missing[0]!r}; each problem needs 'problem' and 'answer'")
-    return Problem(str(row.get("id", number)), str(row["problem"]), str(row["answer"]))
+    if not isinstance(row, Mapping):
+        raise AttnPOError(f"{place}: {row!r:.60} is no object; each problem is one with 'problem' and 'answer'")
+    for key in ("problem", "answer"):
+        value = row.get(key)
+        if value in (None, ""):
+            has = ", ".join(map(repr, row)) or "nothing"
+            raise AttnPOError(f"{place}: no {key!r}; each problem needs 'problem' and 'answer', this one has {has}")
+        if isinstance(value, bool | list | Mapping) or (key == "problem" and not isinstance(value, str)):
+            what = "text" if key == "problem" else "text or a number"
+            raise AttnPOError(f"{place}: {key!r} is {value!r:.60}; it must be {what}")
+    name = row.get("id")
+    return Problem(number if name in (None, "") else str(name), str(row["problem"]), str(row["answer"]))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from attnpo.environment import checkout_root
+from attnpo.environment import shipped
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_csv
@@ -80,7 +80,7 @@ def write_comparison(
             curves = [curve_of(row.method, row.label, found) for row, found in places if found]
             if any(len(curve.x) > 1 for curve in curves):
                 figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
-    formats.print_table(table, console)
+    formats.print_table(table, console, str(out / "report.md"))
     console.print(f"written to {out}: report.md, .csv, .tex, problems.csv and figures/", markup=False, soft_wrap=True)
 
 
@@ -179,7 +179,7 @@ def _beside(size: str, blocks: Sequence[Block], conditions: Mapping[str, Any]) -
     """Published values that may stand beside these blocks, with the measured ones in the same grid."""
     found: list[Published] = []
     settings = dict.fromkeys((c.budget, c.temperature) for c in conditions.values())
-    paper = load_paper(checkout_root() / "results" / "paper")
+    paper = load_paper(shipped("results/paper"))
     for budget, temperature in settings:
         tasks = [t for t, c in conditions.items() if (c.budget, c.temperature) == (budget, temperature)]
         here = [

@@ -12,10 +12,12 @@ from attnpo.errors import AttnPOError
 from attnpo.report.rendered import Rendered, groups_to_draw, named, quick, some
 from attnpo.report.selection import read_derived
 from attnpo.report.style import Curve
-from attnpo.report.table import Block, Cell, Table, signed
+from attnpo.report.table import FROM_RECORDS, Block, Cell, Table, signed
 from attnpo.report.tables import build_table, labels_of, select, titles_of
+from attnpo.runs.plan import eval_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE
+from attnpo.runs.store import Run
 from attnpo.statistics.estimates import AT_EQUAL_TOKENS
 from attnpo.statistics.metrics import Line, trade_off
 from attnpo.statistics.samples import shared_seeds
@@ -26,7 +28,27 @@ C = TypeVar("C")
 def table_of(profile: Profile, results_dir: Path, title: str, published: bool = False) -> Table:
     """The table of the profile's methods, from `derived/`."""
     estimates, runs = (read_derived(results_dir, name, profile.artefact) for name in ("estimates", "runs"))
-    return build_table(profile, estimates, runs, title=title, compare=published)
+    return mark_records(build_table(profile, estimates, runs, title=title, compare=published), profile, results_dir)
+
+
+def mark_records(table: Table, profile: Profile, results_dir: Path) -> Table:
+    """The table with the seeds marked that are shown from records, if other runs of it were made here."""
+    states = {
+        (row.method, seed): Run.at(results_dir, eval_spec(profile, row.method, seed)).state()
+        for block in table.blocks
+        for row in block.rows
+        for seed in row.seeds
+    }
+    if not {"finished", "recorded"} <= set(states.values()):
+        return table
+    blocks = []
+    for block in table.blocks:
+        rows = [
+            replace(row, recorded=[s for s in row.seeds if states[row.method, s] == "recorded"]) for row in block.rows
+        ]
+        blocks.append(replace(block, rows=rows))
+    what = f"{FROM_RECORDS}: shown from the records of earlier runs, not run here; such a row, or such a seed of a row."
+    return replace(table, blocks=blocks, conditions=[*table.conditions, what])
 
 
 def responses_behind(table: Table) -> str:

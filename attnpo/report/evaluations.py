@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
+from attnpo.evaluation.questions import Decoding
 from attnpo.evaluation.responses import sample_lines
-from attnpo.files import read_jsonl, sha256_file
+from attnpo.files import json_lines, sha256_file
 
 _LM_EVAL_FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-]+)\.jsonl")
 _OURS = "samples.jsonl"
@@ -56,29 +57,34 @@ class Evaluation:
             AttnPOError: a file without the responses of our tasks, or with two ways of sampling for one task.
         """
         if self.manifest is not None:
-            yield from self._ours(self.manifest["spec"]["evaluate"])
+            yield from self._ours(self.manifest["spec"])
             return
         for task, path in self.files.items():
             yield from self._of_lm_eval(task, path)
 
-    def _ours(self, section: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        found = _conditions(section["max_completion_tokens"], section["temperature"], section["top_p"], 0)
-        for sample in read_jsonl(self.files[""]):
-            self.conditions[sample["task"]] = found
-            yield sample
+    def _ours(self, spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        generation, section = spec.get("generation"), spec["evaluate"]  # the first without a profile alone
+        path = self.files[""]
+        for line in json_lines(path, f"delete {path.name} and evaluate again; the other runs can stay"):
+            task = line.value["task"]
+            if task not in self.conditions:
+                self.conditions[task] = (
+                    _conditions(section["max_completion_tokens"], section["temperature"], section["top_p"], 0)
+                    if generation is None
+                    else _of_arguments(generation[task], task)
+                )
+            yield line.value
 
     def _of_lm_eval(self, task: str, path: Path) -> Iterator[dict[str, Any]]:
         digest = hashlib.sha256()
-        for line in read_jsonl(path):
+        remedy = f"evaluate {task} again, or take this file away; those of other tasks can stay"
+        for line in (entry.value for entry in json_lines(path, remedy)):
             if not isinstance(line.get("responses"), list) or not isinstance(line.get("doc"), dict):
                 raise AttnPOError(
                     f"{path.name}: no exact lengths in it; evaluate an attnpo_… task with --log_samples, and pass that"
                 )
             settings = line["arguments"]["gen_args_0"]["arg_1"]
-            temperature = settings.get("temperature", 0.0) if settings.get("do_sample", True) else 0.0
-            found = _conditions(
-                settings["max_gen_toks"], temperature, settings.get("top_p", 1.0), settings.get("top_k", 0)
-            )
+            found = _of_arguments(settings, path.name)
             if self.conditions.setdefault(task, found) != found:
                 raise AttnPOError(f"{path.name}: sampled with {self.conditions[task]} and with {found}; split the file")
             digest.update(str(line["doc_hash"]).encode())
@@ -90,6 +96,14 @@ class Evaluation:
 def _conditions(budget: int, temperature: float, top_p: float | None, top_k: int | None) -> Conditions:
     greedy = temperature == 0
     return Conditions(int(budget), float(temperature), None if greedy else top_p, None if greedy else top_k)
+
+
+def _of_arguments(arguments: Mapping[str, Any], where: str) -> Conditions:
+    """The conditions that lm-eval's generation arguments mean."""
+    decoding = Decoding.of({**arguments, "until": []}, where)
+    return _conditions(
+        decoding.max_new_tokens, decoding.temperature, decoding.top_p, decoding.options.get("top_k") or 0
+    )
 
 
 def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
@@ -148,7 +162,9 @@ def _run(file: Path, label: str | None) -> Evaluation:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         spec = manifest["spec"]
-        seed, method, _ = int(spec["seed"]), str(spec["method"]), spec["evaluate"]["max_completion_tokens"]
+        seed, method = int(spec["seed"]), str(spec["method"])
+        if "generation" not in spec:
+            int(spec["evaluate"]["max_completion_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttnPOError(
             f"{path}: no manifest of an evaluation, so how {file.name} was sampled is not known; pass a run folder"

@@ -51,7 +51,7 @@ def _texts(columns: list[Measure], row: Row, sign: str) -> list[str]:
     for column in columns:
         cell = row.cells.get(column.name)
         texts.append(UNDEFINED if cell is None else value_and_half(cell, column, sign))
-    return [row.label, *texts, str(row.responses), " ".join(map(str, row.seeds))]
+    return [row.marked_label, *texts, str(row.responses), row.marked_seeds]
 
 
 def to_markdown(table: Table) -> str:
@@ -109,7 +109,7 @@ def to_latex(table: Table) -> str:
 
 
 _TEX: dict[str, str | int | None] = {"%": "\\%", "_": "\\_", "&": "\\&", "#": "\\#", "<": "$<$", ">": "$>$"}
-_TEX |= {"±": "$\\pm$", "≈": "$\\approx$", "−": "$-$"}
+_TEX |= {"±": "$\\pm$", "≈": "$\\approx$", "†": "$^\\dagger$", "−": "$-$"}
 
 
 def _tex(text: str) -> str:
@@ -118,18 +118,21 @@ def _tex(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Renders a table at the width it needs: a terminal that is too narrow wraps the lines, but no cell is cut."""
+    """Renders a table at the width it needs: no cell is cut."""
 
     table: RichTable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = Measurement.get(console, options.update(max_width=10_000), self.table).maximum
-        yield from console.render(self.table, options.update(width=max(width, options.max_width)))
+        width = max(_width(self.table, console), options.max_width)
+        yield from console.render(self.table, options.update(width=width))
 
 
-def print_table(table: Table, console: Console) -> None:
-    """The table for the terminal: a column a method, or a row a method where that is narrower; methods that were not
-    run are named below."""
+def print_table(table: Table, console: Console, file: str) -> None:
+    """The table for the terminal: a column a method, or a row a method where that is narrower.
+
+    Methods that were not run are named below. A terminal gets the first columns that fit in it, and `file`, where the
+    others are, is named; what is no terminal gets all.
+    """
     grids = []
     for block in table.blocks:
         run = replace(block, rows=[row for row in block.rows if row.cells is not None])
@@ -138,17 +141,32 @@ def print_table(table: Table, console: Console) -> None:
         grids.append((f"{table.title}: {block.title}", *_grid(run), notes))
     grids += [(part.title, *part.grid(), [part.remark]) for part in table.published]
     for title, headings, rows, notes in grids:
-        shown = RichTable(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
         lines: list[Sequence[str]] = [headings, *rows]
-        if len(rows) < len(headings):
-            lines = list(zip(*lines, strict=True))
-        for i, heading in enumerate(lines[0]):
-            shown.add_column(escape(heading), justify="right" if i else "left", no_wrap=True)
-        for line in lines[1:]:
-            shown.add_row(*(escape(cell) for cell in line))
+        turned = list(zip(*lines, strict=True))
+        shown = _rich(title, turned if len(rows) < len(headings) else lines)
+        if console.is_terminal and _width(shown, console) > console.width:
+            n = len(headings)
+            while n > 2 and _width(_rich(title, [line[:n] for line in lines]), console) > console.width:
+                n -= 1
+            shown = _rich(title, [line[:n] for line in lines])
+            notes = [f"Not shown, too wide for this terminal: {', '.join(headings[n:])}. All is in {file}.", *notes]
         console.print(_Whole(shown), crop=False)
         for note in notes:
             console.print(note, markup=False, highlight=False)
         console.print()
     for condition in [*table.conditions, *([f"Sources: {table.sources}."] if table.published else [])]:
         console.print(condition, markup=False, highlight=False)
+
+
+def _rich(title: str, lines: Sequence[Sequence[str]]) -> RichTable:
+    """The lines as a table of rich's, the first as its header."""
+    shown = RichTable(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for i, heading in enumerate(lines[0]):
+        shown.add_column(escape(heading), justify="right" if i else "left", no_wrap=True)
+    for line in lines[1:]:
+        shown.add_row(*(escape(cell) for cell in line))
+    return shown
+
+
+def _width(table: RichTable, console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum

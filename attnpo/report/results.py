@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from attnpo.runs.settings import BASE_OF_TRIALS
 from attnpo.statistics.tables import trial_table
 
 T = TypeVar("T")
+_LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
 def write_results(profile: Profile, artefact: str, plans: Plans, results_dir: Path, options: str) -> None:
@@ -40,8 +42,8 @@ def write_results(profile: Profile, artefact: str, plans: Plans, results_dir: Pa
     Raises:
         AttnPOError: nothing of the artefact has been run.
     """
-    every = plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
     with _progress() as track:
+        every = plan_artefacts(profile, results_dir, profile.makes()) if artefact != "all" else plans
         derive_all(profile, every, results_dir, track("estimates"))
         if artefact == "all":
             names = [*ARTEFACTS, *(name for name in plans if name not in ARTEFACTS)]
@@ -49,35 +51,48 @@ def write_results(profile: Profile, artefact: str, plans: Plans, results_dir: Pa
                 _section(profile, name, plans.get(name), results_dir, options)
                 for name in track("tables and figures")(names)
             ]
+        else:
+            try:
+                made = write_report(profile, results_dir, artefact, track("tables and figures"))
+            except NotRunError as error:
+                raise AttnPOError(
+                    f"{error}; nothing under {results_dir} to show, first: attnpo run {artefact} {options}"
+                ) from error
     if artefact == "all":
         print(f"written: {write_page(profile, results_dir, sections)}")
-        return
-    try:
-        write_report(profile, results_dir, Console(), artefact)
-    except NotRunError as error:
-        raise AttnPOError(
-            f"{error}; nothing under {results_dir} to show, first: attnpo run {artefact} {options}"
-        ) from error
+    else:
+        print_report(made, results_dir, Console(), artefact)
 
 
-def write_report(profile: Profile, results_dir: Path, console: Console, name: str = "table1") -> None:
-    """Write an artefact from `derived/`, with Table 1 the figures that come with it, and print the tables.
+def write_report(
+    profile: Profile,
+    results_dir: Path,
+    name: str = "table1",
+    track: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Rendered:
+    """Write an artefact from `derived/`, with Table 1 the figures that come with it.
 
     Args:
         profile, name, results_dir: as in `attnpo.report.artefacts.write_artefact`.
-        console: where the tables are printed.
+        track: shows progress over names of artefacts.
 
     Raises:
         AttnPOError: as `write_artefact`.
     """
-    made = write_artefact(profile, name, results_dir)
-    for companion in COMPANIONS if name == "table1" else ():
+    made: list[Rendered] = []
+    for each in track([name, *(COMPANIONS if name == "table1" else ())]):
         try:
-            made.figures.extend(write_artefact(profile, companion, results_dir).figures)
+            made.append(write_artefact(profile, each, results_dir))
         except NotRunError:
-            continue
+            if each == name:
+                raise
+    return made[0]._replace(figures=[figure for rendered in made for figure in rendered.figures])
+
+
+def print_report(made: Rendered, results_dir: Path, console: Console, name: str) -> None:
+    """Print the tables of an artefact, and what was written."""
     for table in made.tables:
-        print_table(table, console)
+        print_table(table, console, str(results_dir / f"{name}.md"))
     files = [f"{name}.md, .csv, .tex" for _ in made.tables]
     files += [f"{path.relative_to(results_dir).with_suffix('')}.png, .svg" for path, _ in made.figures]
     console.print(f"written to {results_dir}: {'; '.join(files)}", markup=False, soft_wrap=True)
@@ -139,21 +154,28 @@ def _missing(finished: Mapping[Job, str | None]) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], Callable[[Sequence[T]], Iterable[T]]]]:
-    """Bars on standard error, one for each name that is tracked; a single line where that is no terminal."""
+    """A line at once, then bars on standard error, one for each name that is tracked; no terminal gets lines."""
     console = Console(stderr=True)
-    said = console.is_terminal
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console.print("reading the records, then making estimates, tables and figures", highlight=False)
 
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
         def track(name: str) -> Callable[[Sequence[T]], Iterable[T]]:
             def each(items: Sequence[T]) -> Iterable[T]:
-                nonlocal said
-                if not said:
-                    console.print("making estimates, then tables and figures", highlight=False)
-                    said = True
-                return progress.track(items, description=name)
+                if console.is_terminal:
+                    return progress.track(items, description=name)
+                return _in_lines(name, items, console)
 
             return each
 
         yield track
+
+
+def _in_lines(name: str, items: Sequence[T], console: Console) -> Iterator[T]:
+    last = time.monotonic()
+    for i, item in enumerate(items):
+        if time.monotonic() - last > _LINE_SECONDS:
+            console.print(f"{name}: {i} of {len(items)}", highlight=False)
+            last = time.monotonic()
+        yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from attnpo.files import atomic_write_bytes
 from attnpo.runs.settings import BASE
 
 WIDTH = 3.4
@@ -140,9 +142,10 @@ def settle(figure: Figure) -> FigureCanvasAgg:
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write .png and .svg without dates."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
     with mpl.rc_context(RC):
-        figure.savefig(png, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        for target, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=target.suffix[1:], metadata=metadata)
+            atomic_write_bytes(target, drawn.getvalue())
     return [png, svg]

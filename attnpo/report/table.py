@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from attnpo.report.published import TAGS, Published
 from attnpo.statistics.measures import Measure
 
 NOT_RUN = "not run"
+FROM_RECORDS = "†"
 UNDEFINED = "undefined"  # AES where the base was not run or never right; truncation where no finish reason is known
 
 
@@ -38,6 +39,20 @@ class Row:
     seeds: list[int]
     cells: Mapping[str, Cell] | None
     run_ids: list[str]
+    recorded: Collection[int] = ()
+    """Seeds that are shown from records, in a table of which other runs were made here."""
+
+    @property
+    def marked_label(self) -> str:
+        """The label, marked if all seeds are from records."""
+        whole = self.seeds and set(self.seeds) <= set(self.recorded)
+        return f"{self.label} {FROM_RECORDS}" if whole else self.label
+
+    @property
+    def marked_seeds(self) -> str:
+        """The seeds, those from records marked unless all are."""
+        mark = "" if self.marked_label != self.label else FROM_RECORDS
+        return " ".join(f"{seed}{mark if seed in self.recorded else ''}" for seed in self.seeds)
 
     @property
     def responses(self) -> int:

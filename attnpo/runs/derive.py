@@ -80,7 +80,7 @@ def derive(
         if damage := run.damage():
             logger.warning("left out: %s", damage)
         elif run.spec["kind"] in RECORDS and run.done():
-            records.setdefault(run.spec["kind"], []).append(run.record())
+            records.setdefault(run.spec["kind"], []).append(_renamed(run.record()))
     tables = {"runs": run_table(runs)}
     for kind, parts in records.items():
         tables[{"eval": "problems", "train": "curves"}.get(kind, kind)] = pd.concat(parts, ignore_index=True)
@@ -92,6 +92,13 @@ def derive(
         # All digits: whoever prints a number of the file prints what our tables print.
         text = pd.concat(estimates, ignore_index=True).to_csv(index=False, lineterminator="\n")
         atomic_write_text(folder / "estimates.csv", text)
+
+
+def _renamed(record: pd.DataFrame) -> pd.DataFrame:
+    """A record with the columns' names of now: trainings once logged the shaped reward as that of correctness."""
+    if "rewards/shaped/mean" in record:
+        return record
+    return record.rename(columns={f"rewards/correctness/{m}": f"rewards/shaped/{m}" for m in ("mean", "std")})
 
 
 def _estimates(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from attnpo.errors import AttnPOError
 from attnpo.runs.plan import Job, Plans, all_jobs
 from attnpo.runs.profile import Profile
+from attnpo.runs.settings import CoreSection
 
 
 def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
@@ -30,6 +31,28 @@ def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], wo
         about = f"{clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{clock(seconds)} minutes"
         lines.append(f"about {about} with {workers} side by side{but}")
     return lines + [f"{name}: not made, {error}" for name, error in plans.items() if isinstance(error, AttnPOError)]
+
+
+def core_rows(profile: Profile, core: CoreSection, plan: list[Job], artefact: str) -> str:
+    """What is run of a table if only its core is.
+
+    Args:
+        profile: narrowed to the artefact.
+        core: its section.
+        plan: all of its jobs.
+        artefact: its name.
+    """
+    labels = ", ".join(profile.methods[name].label for name in core.methods)
+    seeds = max(len(profile.seeds_of(name)[: core.seeds]) for name in core.methods)
+    line = f"core rows of {artefact}: {labels}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    others = {name for name in profile.methods if name not in core.methods}
+    if not others:
+        return line
+    recorded = {job.method for job in plan if job.kind == "eval" and job.method in others and job.run.done()}
+    which = "the other" if len(recorded) == len(others) else f"{len(recorded)} of the other"
+    rows = "row is shown from its" if len(others) == 1 else f"{len(others)} rows are shown from their"
+    shown = f"{which} {rows} records, " if recorded else ""
+    return f"{line}; {shown}--all runs all {len(profile.methods)}"
 
 
 def estimate_seconds(profile: Profile, jobs: list[Job], left: list[Job], workers: int) -> tuple[float, set[str]]:

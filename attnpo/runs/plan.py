@@ -31,11 +31,11 @@ from attnpo.evaluation.tasks import tasks_identity
 from attnpo.files import canonical_json
 from attnpo.probing.settings import ProbeSection, StepsSection
 from attnpo.runs.profile import Profile
-from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES
+from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
 from attnpo.schema import build, check_seed
 from attnpo.testbed import EMBEDDED, model_identity, on_hub
-from attnpo.training.settings import MethodSection, TrainSection
+from attnpo.training.settings import REPORTING, MethodSection, TrainSection
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
 STUDIES: tuple[Kind, ...] = ("responses", "ensemble", "intervention", "stability")
@@ -104,9 +104,12 @@ def _in_spec(section: Any) -> dict[str, Any]:
 
     For a method these are reward, reward_args, attnpo, and credit and heads where attnpo is on (`train_spec`), always;
     for the other sections the fields of `_ALWAYS`. Every other setting is in the spec where it is set to something
-    else than its default. So a setting that is new to profiles changes no id of a run that does not set it.
+    else than its default, but for where a training is shown (`REPORTING`). So a setting that is new to profiles changes
+    no id of a run that does not set it.
     """
     values, always = asdict(section), _ALWAYS[type(section)].split()
+    if "grpo" in values:
+        values["grpo"] = {name: value for name, value in values["grpo"].items() if name not in REPORTING}
     for field in dataclasses.fields(section):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if field.name not in always and values[field.name] == default:
@@ -134,8 +137,8 @@ def probe_spec(profile: Profile) -> dict[str, Any]:
     return {
         **_common(profile, "probe", 0),
         "steps": _in_spec(profile.steps),
-        "probe": _in_spec(profile.probe),
-        "problems": problems_identity(profile.data, profile.probe.split, profile.data_revision),
+        "probe": _in_spec(profile.probed()),
+        "problems": problems_identity(profile.data, profile.probed().split, profile.data_revision),
     }
 
 
@@ -148,14 +151,14 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     if not section.attnpo:
         settings = {k: v for k, v in settings.items() if k not in ("credit", "heads", "n_heads", "phrases")}
     elif section.heads == "random":
-        settings["n_heads"] = section.n_heads or profile.probe.heads
+        settings["n_heads"] = section.n_heads or profile.n_heads
     return {
         **_common(profile, "train", seed),
         "method": method,
         "settings": settings,
         "steps": _in_spec(profile.steps) if section.attnpo else None,
-        "train": _in_spec(profile.train),
-        "problems": problems_identity(profile.data, profile.train.split, profile.data_revision),
+        "train": _in_spec(profile.trained()),
+        "problems": problems_identity(profile.data, profile.trained().split, profile.data_revision),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
 
@@ -200,7 +203,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         assert method is not None
         spec |= {"method": method, "train": run_id(train_spec(profile, method, seed))}
     if kind == "ensemble" or study.heads == "top":
-        spec |= {"probe": run_id(probe_spec(profile)), "heads": profile.probe.heads}
+        spec |= {"probe": run_id(probe_spec(profile)), "heads": profile.probed().heads}
     return spec
 
 
@@ -216,6 +219,36 @@ def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
 # the plan
 
 
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "probe": ("probe",),
+    "train": ("train", "methods"),
+    "eval": ("evaluate",),
+    "responses": ("study",),
+    "ensemble": ("study", "probe"),
+    "intervention": ("study",),
+    "stability": ("study", "train", "methods"),
+}
+"""Kind of run to the sections of a profile that it uses."""
+
+
+def check_sections(profile: Profile, kinds: Collection[str], methods: Iterable[str] = ()) -> None:
+    """Check that a profile has the sections which runs of these kinds use, trained on these methods.
+
+    Raises:
+        AttnPOError: some are missing; the line names all of them. Or there is no such method.
+    """
+    wanted = [section for kind in kinds for section in _SECTIONS[kind]]
+    named = list(methods)
+    if "eval" in kinds and any("@" in name for name in named):
+        wanted.append("tuning")
+    trained = [name for name in named if name not in BASES] if profile.methods else []
+    if any(profile.method(name).needs_probe for name in trained):
+        wanted.append("probe")
+    if {"intervention", "stability"} & set(kinds) and profile.study is not None and profile.study.heads == "top":
+        wanted.append("probe")
+    profile.need(*wanted)
+
+
 def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Collection[str] = ("eval",)) -> list[Job]:
     """The runs of `kinds` and what they wait for, for all methods of the profile (see `Profile.narrowed`).
 
@@ -224,7 +257,7 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
     Raises:
         AttnPOError: a study that the profile cannot make.
     """
-    probe = Run.at(results_dir, probe_spec(profile))
+    probe = None if profile.probe is None else Run.at(results_dir, probe_spec(profile))
     jobs: list[Job] = []
     trained = set(kinds) & {"train", "eval", "stability"}
     studied = [kind for kind in STUDIES if kind in kinds]
@@ -234,7 +267,8 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
 
     def study(kind: Kind, needs: tuple[Run, ...], method: str | None = None, seed: int = 0) -> Job:
         spec = study_spec(profile, kind, method, seed)
-        return Job(kind, method, seed, Run.at(results_dir, spec), (*needs, probe) if "probe" in spec else needs)
+        more = (probe,) if probe is not None and "probe" in spec else ()
+        return Job(kind, method, seed, Run.at(results_dir, spec), (*needs, *more))
 
     jobs += [study(kind, (responses,)) for kind in studied if kind in ("ensemble", "intervention")]
     for seed in profile.seeds_of(base) if trained else []:
@@ -246,14 +280,14 @@ def plan_runs(profile: Profile, results_dir: Path, base: str = BASE, kinds: Coll
             if seed not in profile.seeds_of(name):
                 continue
             train = Run.at(results_dir, train_spec(profile, name, seed))
-            jobs.append(Job("train", name, seed, train, (probe,) if method.needs_probe else ()))
+            jobs.append(Job("train", name, seed, train, (probe,) if probe and method.needs_probe else ()))
             if "eval" in kinds:
                 run = Run.at(results_dir, eval_spec(profile, name, seed))
                 after.append(Job("eval", name, seed, run, (train,), profile.artefact))
             if "stability" in kinds:
                 after.append(study("stability", (responses, train), name, seed))
         jobs += after
-    if "probe" in kinds or any(probe in job.needs for job in jobs):
+    if probe is not None and ("probe" in kinds or any(probe in job.needs for job in jobs)):
         jobs.insert(0, Job("probe", None, 0, probe))
     return jobs
 
@@ -263,7 +297,9 @@ def plan_artefacts(profile: Profile, results_dir: Path, names: Iterable[str]) ->
     plans: dict[str, list[Job] | AttnPOError] = {}
     for name in names:
         kinds = RUNS_OF.get(name, ("eval",))
+        trained = ("train", *kinds) if {"eval", "stability"} & set(kinds) else kinds
         try:
+            check_sections(profile, trained, profile.narrowed(name).methods)
             if {"probe", "ensemble"} & set(kinds):
                 _check_labels(profile)
             plans[name] = plan_runs(profile.narrowed(name), results_dir, kinds=kinds)
@@ -290,6 +326,7 @@ def plan_command(
         AttnPOError: the profile does not make it, or cannot.
     """
     if artefact == "tune":
+        profile.need("train", "methods", "evaluate", "tuning")
         trials = profile.trials(methods)
         return trials, {"tune": plan_runs(trials, results_dir, BASE_OF_TRIALS)}
     known = profile.makes()
@@ -317,6 +354,19 @@ def only_methods(plan: list[Job], methods: list[str] | None, artefact: str) -> l
     if unknown := [name for name in methods if name not in known]:
         raise AttnPOError(f"--method {unknown[0]}: {artefact} has {', '.join(sorted(known)) or 'no methods'}")
     return [job for job in plan if job.method is None or job.method in {*BASES, *methods}]
+
+
+def only_core(plan: list[Job], profile: Profile, core: CoreSection) -> list[Job]:
+    """The jobs of a plan that make the core rows of its table, and the untrained model's.
+
+    Args:
+        plan: of the artefact.
+        profile: narrowed to it.
+        core: its section.
+    """
+    seeds = {name: profile.seeds_of(name)[: core.seeds] for name in core.methods}
+    seeds[BASE] = [seed for of_method in seeds.values() for seed in of_method]
+    return [job for job in plan if job.method is None or job.seed in seeds.get(job.method, [])]
 
 
 def all_jobs(plans: Iterable[list[Job] | AttnPOError]) -> list[Job]:
@@ -381,7 +431,8 @@ def check_methods(profile: Profile) -> None:
     for name in profile.methods:
         method, at = profile.method(name), f"{profile.path.name}: methods.{name}"
         try:
-            group_size = method.grpo_over(profile.train).get("num_generations", profile.train.group_size)
+            train = profile.trained()
+            group_size = method.grpo_over(train).get("num_generations", train.group_size)
             check_reward(method.reward, method.reward_args, group_size)
         except AttnPOError as error:
             key = "reward" if method.reward not in REWARDS else "reward_args"

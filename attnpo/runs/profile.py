@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic.dataclasses import dataclass
 
-from attnpo.environment import checkout_root
+from attnpo.environment import shipped
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
@@ -27,13 +27,22 @@ from attnpo.training.settings import CreditOptions, MethodSection, TrainSection
 COMPOSED = "+attnpo"
 """Behind a method's name: the method with AttnPO on top."""
 
+PROFILES = "reproduce/profiles"
+"""Folder of the profiles that come with the package, see `attnpo.environment.shipped`."""
+
+TEMPLATE = Path(__file__).with_name("template.yaml")
+"""A profile to start from, with a word on each key."""
+
 _FILE_NAME = re.compile(r"\w([^/\\\x00-\x1f\x7f]*[^\s/\\\x00-\x1f\x7f])?")
 _NOT_IN_FILES = ("path", "artefact")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Profile:
-    """A whole reproduction; `base`, the untrained model, is always evaluated beside `methods`."""
+    """A whole reproduction; `base`, the untrained model, is always evaluated beside `methods`.
+
+    The sections that only some commands use are null where a file lacks them; see `need`.
+    """
 
     name: str
     model: str = EMBEDDED
@@ -41,8 +50,9 @@ class Profile:
     revision: str | None = None
     """Hub revision, if `model` is a hub id."""
     data: str = EMBEDDED
-    """Problems to probe and train on: `testbed`, a JSON-lines file with `problem` and `answer` on each line,
-    or a hub data set."""
+    """Problems to probe and train on: `testbed`, a file or a hub data set. A file is JSON lines (.jsonl), a JSON list
+    of objects (.json), CSV with a header, or Parquet, and its path is relative to the current folder. Each row has
+    `problem` and `answer` and may have an `id` of its own."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set; null: what the hub has when a run loads it, with a warning."""
     seeds: Seeds = field(default_factory=lambda: [0])
@@ -50,14 +60,18 @@ class Profile:
     steps: StepsSection = field(default_factory=StepsSection)
     method_seeds: dict[str, Seeds] = field(default_factory=dict)
     """Seeds of single methods, see `seeds_of`."""
-    probe: ProbeSection
-    train: TrainSection
+    probe: ProbeSection | None = None
+    """How Key-Focus Heads are found, if methods take the probe's."""
+    train: TrainSection | None = None
+    """What training has in common for all methods."""
     credit: CreditOptions = field(default_factory=dict)
     """Fields of `attnpo.method.credit.CreditConfig` for all methods with `attnpo`."""
-    methods: dict[str, MethodSection]
+    methods: dict[str, MethodSection] = field(default_factory=dict)
+    """Name to what is trained."""
     artefacts: dict[str, ArtefactSection] = field(default_factory=dict)
     """Which methods and seeds a table or figure takes; one that is not named here takes all."""
-    evaluate: EvaluateSection
+    evaluate: EvaluateSection | None = None
+    """How models are evaluated."""
     tuning: TuningSection | None = None
     """How the trials of `tune` are compared; needed where a method has some."""
     study: StudySection | None = None
@@ -109,15 +123,40 @@ class Profile:
             section = replace(section, attnpo=True, label=f"{section.label} + AttnPO")
         return replace(section, credit=merge(self.credit, section.credit))
 
-    def studied(self) -> StudySection:
-        """The section `study`.
+    def need(self, *sections: str) -> None:
+        """Check that the file has these sections.
 
         Raises:
-            AttnPOError: the profile has none.
+            AttnPOError: some are missing; the line names all of them.
         """
-        if self.study is None:
-            raise AttnPOError(f"profile {self.name}: no section 'study'; add one to study the heads")
-        return self.study
+        if missing := [section for section in dict.fromkeys(sections) if not getattr(self, section)]:
+            names = f"section{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
+            raise AttnPOError(f"profile {self.name}: no {names}, which this needs; `attnpo template` shows them all")
+
+    def _section(self, name: str) -> Any:
+        self.need(name)
+        return getattr(self, name)
+
+    def probed(self) -> ProbeSection:
+        """The section `probe`; raises as `need`."""
+        return cast(ProbeSection, self._section("probe"))
+
+    def trained(self) -> TrainSection:
+        """The section `train`; raises as `need`."""
+        return cast(TrainSection, self._section("train"))
+
+    def evaluated(self) -> EvaluateSection:
+        """The section `evaluate`; raises as `need`."""
+        return cast(EvaluateSection, self._section("evaluate"))
+
+    def studied(self) -> StudySection:
+        """The section `study`; raises as `need`."""
+        return cast(StudySection, self._section("study"))
+
+    @property
+    def n_heads(self) -> int:
+        """How many Key-Focus Heads a method has that does not say it: `probe.heads`, or that field's default."""
+        return ProbeSection.heads if self.probe is None else self.probe.heads
 
     def narrowed(self, artefact: str) -> Profile:
         """The profile with just the methods and seeds of one artefact.
@@ -133,6 +172,9 @@ class Profile:
             for name in sorted(set(names) - set(methods)):
                 where = f"artefacts.{artefact}.groups[{title!r}]"
                 raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
+        for name in sorted(set(section.core.methods if section.core else ()) - set(methods)):
+            where = f"artefacts.{artefact}.core.methods"
+            raise AttnPOError(f"profile {self.name}: {where} has {name!r}, which its methods have not; add it")
         report = self.report if section.blocks is None else replace(self.report, blocks=section.blocks)
         method_seeds = {} if section.evaluate and section.seeds else self.method_seeds  # see `seeds_of`
         narrowed = replace(
@@ -145,13 +187,13 @@ class Profile:
         if not section.evaluate:
             return narrowed
         where = f"artefacts.{artefact}.evaluate"
-        mapping = merge(asdict(self.evaluate), section.evaluate)
+        mapping = merge({} if self.evaluate is None else asdict(self.evaluate), section.evaluate)
         evaluate = build(EvaluateSection, mapping, self.path.name, where)
         return replace(narrowed, evaluate=evaluate, artefact=artefact)
 
     def evaluated_by(self, changes: Mapping[str, Any]) -> Profile:
         """The profile with changes to its section `evaluate`."""
-        evaluate = build(EvaluateSection, {**asdict(self.evaluate), **changes}, self.path.name, "evaluate")
+        evaluate = build(EvaluateSection, {**asdict(self.evaluated()), **changes}, self.path.name, "evaluate")
         return replace(self, evaluate=evaluate)
 
     def makes(self) -> list[str]:
@@ -179,10 +221,10 @@ class Profile:
             AttnPOError: a trial in a profile without a section `tuning`.
         """
         if "@" not in method:
-            return self.evaluate
+            return self.evaluated()
         if self.tuning is None:
             raise AttnPOError(f"profile {self.name}: {method!r} is a trial, but there is no section 'tuning'; add one")
-        return replace(self.evaluate, tasks=self.tuning.tasks, samples=self.tuning.samples)
+        return replace(self.evaluated(), tasks=self.tuning.tasks, samples=self.tuning.samples)
 
     def seeds_of(self, method: str) -> list[int]:
         """The seeds that a method runs with.
@@ -205,7 +247,7 @@ class Profile:
     @property
     def option(self) -> str:
         """`--profile …` as one would type it: the profile's name, or its file's without the folders above it."""
-        known = self.path.resolve().parent == (checkout_root() / "reproduce" / "profiles").resolve()
+        known = self.path.resolve().parent == shipped(PROFILES)
         return f"--profile {self.path.stem if known else self.path.name}{' --quick' if self.quick else ''}"
 
     @property
@@ -215,7 +257,7 @@ class Profile:
 
 
 def find_profile(name_or_path: str) -> Path:
-    """A profile's file: a path, or a name in the checkout's reproduce/profiles.
+    """A profile's file: a path, or the name of one that comes with the package (reproduce/profiles).
 
     Raises:
         AttnPOError: there is no such file.
@@ -225,7 +267,7 @@ def find_profile(name_or_path: str) -> Path:
         if not path.is_file():
             raise AttnPOError(f"{path}: no such profile file; check the path, or give a name in reproduce/profiles")
         return path
-    folder = checkout_root() / "reproduce" / "profiles"
+    folder = shipped(PROFILES)
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     if name_or_path not in known:
         raise AttnPOError(
@@ -255,6 +297,8 @@ def load_profile(name_or_path: str, quick: bool = False) -> Profile:
     for key in _NOT_IN_FILES:
         if key in mapping:
             raise AttnPOError(f"{path.name}: {key}: unknown key; remove it")
+    if mapping.get("methods", True) == {}:
+        raise AttnPOError(f"{path.name}: methods: {{}} is empty; add a method, or leave the key out")
     profile = replace(build(Profile, mapping, path.name), quick=quick, path=path)
     if profile.data_revision is not None and not on_hub(profile.data):
         raise AttnPOError(
@@ -309,8 +353,6 @@ def _check_names(profile: Profile) -> None:
                     f"{file}: {key}: {name!r} names files and folders; let it begin with a letter or digit, without "
                     "slashes and control characters"
                 )
-    if not profile.methods:
-        raise AttnPOError(f"{file}: methods: {{}} is empty; add a method")
     for name, method in profile.methods.items():
         if COMPOSED in name or "@" in name:
             raise AttnPOError(f"{file}: methods.{name}: '@' and {COMPOSED!r} in a name have a meaning; rename it")

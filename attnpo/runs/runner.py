@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from attnpo.environment import checkout_root
+from attnpo.environment import checkout_root, shipped
 from attnpo.files import locked
 from attnpo.runs.plan import Job, check_methods
 from attnpo.runs.profile import Profile
@@ -35,6 +36,7 @@ _KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 """For glibc: keep freed memory. Without it every decoding step maps its tensors anew: 10 to 20 % of a CPU's time."""
+_ERROR = "attnpo: "  # what a command of ours begins its error line with
 _POLL_SECONDS = 0.2
 _END_SECONDS = 10.0  # for the supervisor of a launcher to kill what that started
 
@@ -60,8 +62,9 @@ def run_jobs(
 ) -> list[Job]:
     """Run what is left of a plan, `workers` jobs at a time.
 
-    A failed job is reported with its log, and the others go on. On SIGINT or SIGTERM, and when this process dies in
-    any way, the jobs' processes are killed.
+    A failed job is reported with its log, and the others go on; but once two of a kind have failed with the same words,
+    no other of that kind is started. On SIGINT or SIGTERM, and when this process dies in any way, the jobs' processes
+    are killed.
 
     Args:
         profile: of the jobs.
@@ -73,7 +76,7 @@ def run_jobs(
         consent: the user's, to tasks that run what the model writes.
 
     Returns:
-        The jobs that failed, and those that waited for them.
+        The jobs that failed, and those that waited for them or would have failed alike.
     """
     if not left:
         return []
@@ -85,13 +88,16 @@ def run_jobs(
     ready: list[str] = []
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
+    causes: Counter[tuple[str, str]] = Counter()  # of failures, by kind of job
+    hopeless: set[str] = set()  # kinds of job
     done = len(plan) - len(left)
     read_end, write_end = os.pipe()  # write_end closes with this process, and the jobs see it
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Display(len(plan), done, profile.train.steps, console) as display:
+        with Display(len(plan), done, profile.train.steps if profile.train else 0, console) as display:
             while True:
                 ready = sorted([*ready, *waits.get_ready()], key=order.__getitem__)
+                ready = [id for id in ready if waiting[id].kind not in hopeless]
                 while ready and len(running) < workers:
                     job = waiting.pop(ready.pop(0))
                     running[job] = _start(job, profile, results_dir, read_end, consent)
@@ -107,7 +113,12 @@ def run_jobs(
                         done += 1
                     else:
                         failed.append(job)
-                        display.say(_failure(job, process.returncode))
+                        cause = _cause(job)
+                        display.say(_failure(job, process.returncode, cause))
+                        causes[job.kind, cause.replace(job.run.id, "")] += process.returncode > 0
+                        if job.kind not in hopeless and max(causes[key] for key in causes if key[0] == job.kind) > 1:
+                            hopeless.add(job.kind)
+                            display.say(f"two {job.kind} runs failed alike, so no other is started")
                 display.update(running, done)
     finally:
         os.close(write_end)
@@ -153,7 +164,8 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
         environment["HF_HUB_OFFLINE"] = "1"
     job.run.folder.mkdir(parents=True, exist_ok=True)
     if launcher:  # installed beside the interpreter, if anywhere
-        launcher = [shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0], *launcher[1:]]
+        program = shutil.which(launcher[0], path=str(Path(sys.executable).parent)) or launcher[0]
+        launcher = [program, *map(_file, launcher[1:])]
     command = [*(launcher or [sys.executable]), "-m", "attnpo.cli", *job.arguments(profile, results_dir, consent)]
     supervisor = [sys.executable, "-m", "attnpo.runs.supervise", str(watch)] if launcher else []
     with (job.run.folder / "job.log").open("ab") as log:
@@ -161,15 +173,27 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
         log.flush()
         return subprocess.Popen(
             [*supervisor, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-            pass_fds=(watch,), cwd=checkout_root() if launcher else None, start_new_session=True,
+            pass_fds=(watch,), start_new_session=True,
         )  # fmt: skip
 
 
-def _failure(job: Job, code: int) -> str:
-    log = job.run.folder / "job.log"
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _file(word: str) -> str:
+    """A word of a launcher; one that names a file of ours, not of the current folder, as that file's path."""
+    ours = shipped(word)
+    return str(ours) if ours.is_file() and not Path(word).exists() else word
+
+
+def _cause(job: Job) -> str:
+    """What the job's last attempt died of: its error line, or else the last line of its log."""
+    text = (job.run.folder / "job.log").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.rpartition("\n$ ")[2].splitlines()[1:] if line.strip()]
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
+def _failure(job: Job, code: int, cause: str) -> str:
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return f"failed: {job.title} ({how}), see {_relative(log)}: {lines[-1] if lines else 'it said nothing'}"
+    return f"failed: {job.title} ({how}), see {_relative(job.run.folder / 'job.log')}: {cause}"
 
 
 def _relative(path: Path) -> str:

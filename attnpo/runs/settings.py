@@ -18,6 +18,16 @@ BASES = (BASE, BASE_OF_TRIALS)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoreSection:
+    """The rows of a table that `attnpo run` makes unless it is told which; the others are shown from their records."""
+
+    methods: Names
+    """Some of the table's."""
+    seeds: Count
+    """How many, the first ones of each method."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ArtefactSection:
     """What one table or figure is made of."""
 
@@ -35,6 +45,8 @@ class ArtefactSection:
     """For `fig_curves`, `fig_phrases`, `fig_passk` and `fig_budget`: the title of a figure, which names its file too,
     to the methods in it; empty: one figure of all. For `fig_strength`: a method, whose name and look a line has, to
     the methods along that line."""
+    core: CoreSection | None = None
+    """Null: all rows."""
     chains: dict[str, list[int]] = field(default_factory=dict)
     """For `fig_passk` and `fig_budget` on the testbed: the title of a figure, which names its file too, to the lengths
     of the chains in it; empty: all problems in one."""
@@ -46,8 +58,8 @@ class LaunchSection:
 
     train: list[str] = field(default_factory=list)
     """Words before `-m attnpo.cli train ...` in place of the Python interpreter, such as `accelerate launch
-    --config_file reproduce/accelerate/8gpus-zero3.yaml`; paths are relative to the checkout. Empty: one
-    process."""
+    --config_file reproduce/accelerate/8gpus-zero3.yaml`. A file is looked for in the current folder, then among those
+    that come with the package. Empty: one process."""
     workers: Count | None = None
     """Runs side by side unless `--jobs` says otherwise; null: one a usable core."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attnpo.environment import PACKAGE_PARENT
+from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
 from attnpo.files import sha256_files
 from attnpo.problems import training_sets
@@ -25,13 +25,13 @@ MODEL_DIR = Path(__file__).parent / "model"
 def model_path(model: str) -> str:
     """The folder or hub id of a profile's `model`, where `EMBEDDED` is the embedded model.
 
-    A folder may be given relative to the checkout.
+    A folder may be given relative to the checkout, if there is one.
 
     Raises:
         AttnPOError: the embedded weights are missing.
     """
     if model != EMBEDDED:
-        inside = PACKAGE_PARENT / model
+        inside = checkout_root() / model
         return str(inside) if inside.is_dir() else model
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise AttnPOError(f"the embedded model is missing from {MODEL_DIR}; make it with reproduce/testbed.sh")
@@ -48,8 +48,8 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
 
 
 def on_hub(data: str) -> bool:
-    """Whether a profile's `data` is a hub data set, not the embedded problems and no file."""
-    return data != EMBEDDED and not data.endswith(training_sets.FILES)
+    """Whether a profile's `data` is a hub data set, not the embedded problems and no file or folder."""
+    return data != EMBEDDED and not training_sets.is_local(data)
 
 
 def load_problems(source: str, split: str, revision: str | None = None) -> list[Problem]:

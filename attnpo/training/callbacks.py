@@ -1,20 +1,28 @@
-"""What a training run writes while it goes on: its log and snapshots of the weights."""
+"""What goes along with a training run: its log, snapshots of the weights, the share of scoring, the reward's state."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 
 from attnpo.files import atomic_write_bytes
+from attnpo.method.steps import THINK_END
 from attnpo.sampling.models import state_dtype
+
+logger = logging.getLogger(__name__)
 
 
 class LogFile(TrainerCallback):
@@ -72,6 +80,46 @@ def _is_of_a_step(entry: Mapping[str, Any]) -> bool:
     return "train_runtime" not in entry
 
 
+class ProgressLine(TrainerCallback):
+    """Shows a training on standard error, in place of TRL's bar and its dict of all that is logged.
+
+    A terminal gets a bar with the figures of the last step and the time left, anything else a line a step.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Begin at the step of the checkpoint."""
+        self.bar = tqdm(
+            desc="training", total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True,
+            disable=not (state.is_world_process_zero and sys.stderr.isatty()),
+        )  # fmt: skip
+        self.first, self.begin = state.global_step, time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
+        """Show a step; what else is logged, such as an evaluation, is not shown."""
+        if not state.is_world_process_zero or "attnpo/group_accuracy" not in logs:
+            return
+        figures = shown_figures(logs, args.attnpo)
+        self.bar.set_postfix_str(figures, refresh=False)
+        self.bar.update(state.global_step - self.bar.n)
+        if self.bar.disable:
+            seconds = (time.monotonic() - self.begin) / (state.global_step - self.first)
+            minutes, rest = divmod(round(seconds * (state.max_steps - state.global_step)), 60)
+            line = f"step {state.global_step}/{state.max_steps}: {figures}, {minutes}:{rest:02d} minutes left"
+            print(line, file=sys.stderr, flush=True)
+
+    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def shown_figures(logs: Mapping[str, float], attnpo: bool) -> str:
+    """Accuracy, mean length of a response and, with AttnPO, the share of tokens whose advantage it lowers."""
+    accuracy, tokens = logs["attnpo/group_accuracy"], logs["completions/mean_length"]
+    lowered = logs["attnpo/pa_token_share"] + logs["attnpo/na_token_share"]
+    rest = f", {lowered:.1%} of tokens attenuated" if attnpo else ""
+    return f"accuracy {accuracy:.2f}, {tokens:.0f} tokens{rest}"
+
+
 class Snapshots(TrainerCallback):
     """Keeps the weights every `every` optimizer steps as `folder/STEP`, but not after the last step.
 
@@ -93,3 +141,50 @@ class Snapshots(TrainerCallback):
             # A run that was killed after this step has left a snapshot of the same name.
             shutil.rmtree(self.folder / str(step), ignore_errors=True)
             partial.rename(self.folder / str(step))
+
+
+class ScoringShare(TrainerCallback):
+    """Logs the time that aligning and scoring took as a share of the whole step.
+
+    Where the scores are read in a pass that TRL makes anyway, it is the time of aligning alone.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.start = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Begin to count."""
+        self.start = time.perf_counter()
+        self.trainer._scoring_seconds = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Log the share."""
+        share = self.trainer._scoring_seconds / (time.perf_counter() - self.start)
+        self.trainer._metrics["train"]["attnpo/scoring_time_share"].append(share)
+
+    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Say so if nothing was ever scored."""
+        if self.trainer.args.attnpo and self.start and not self.trainer._n_scored:
+            logger.warning(
+                "NO RESPONSE WAS RESCALED: no correct one had an advantage, %s and %d steps; see phrases, "
+                "min_step_chars and credit",
+                THINK_END,
+                self.trainer.credit_config.min_steps,
+            )
+
+
+class RewardState(TrainerCallback, ExportableState):
+    """Carries the length reward's state in the checkpoints' `trainer_state.json`."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, in the form that transformers wants."""
+        return {"args": {}, "attributes": {"reward_state": self.trainer.reward_state}}
+
+    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        """Take over the state of the checkpoint."""
+        stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.trainer.reward_state = stored["attributes"]["reward_state"]

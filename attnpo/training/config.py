@@ -9,6 +9,7 @@ from typing import Any
 
 import pydantic
 from packaging.version import Version
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from attnpo.errors import AttnPOError
@@ -44,7 +45,7 @@ class AttnPOConfig(GRPOConfig):
     """TRL's `GRPOConfig` with the paper's defaults, and the fields that AttnPO adds.
 
     Batch sizes stay TRL's: `per_device_train_batch_size * num_processes * gradient_accumulation_steps` rollouts
-    a step, in groups of `num_generations`.
+    a step, in groups of `num_generations`. Training is in bfloat16 where the accelerator has it, else in float32.
 
     Raises:
         AttnPOError: values that are unknown or contradict each other.
@@ -129,6 +130,8 @@ class AttnPOConfig(GRPOConfig):
                 f"{'divides' if divides else 'does not divide'} by the group's std; leave scale_rewards out"
             )
         self.scale_rewards = scale
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = is_torch_bf16_gpu_available()  # TRL takes it for granted, and fails on a CPU
         super().__post_init__()
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise AttnPOError(

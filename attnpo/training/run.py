@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import accelerate
 import datasets
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
@@ -37,12 +38,14 @@ from attnpo.sampling.models import (
 )
 from attnpo.sampling.sampler import check_room, prompt_ids
 from attnpo.testbed import load_problems
-from attnpo.training.callbacks import LogFile, Snapshots, cut_log
+from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
+TRACKERS = {"tensorboard": ["tensorboard", "tensorboardX"], "trackio": ["trackio"], "wandb": ["wandb"]}
+"""What `report_to` may name of the extra `trackers`, and the packages one of which it needs."""
 logger = logging.getLogger(__name__)
 
 
@@ -130,8 +133,8 @@ def training_config(
     """The trainer's arguments. `train.grpo`, and over it `method.grpo`, replace any of them by TRL's own names.
 
     Raises:
-        AttnPOError: the rollouts of a step do not divide over processes and accumulation, or `grpo` has a name that
-            TRL does not know.
+        AttnPOError: the rollouts of a step do not divide over processes and accumulation, `grpo` has a name that
+            TRL does not know, or it reports to a tracker that is not installed.
     """
     check_grpo(train, method)
     grpo = method.grpo_over(train)
@@ -149,6 +152,7 @@ def training_config(
         "save_total_limit": 2,
         "logging_steps": 1,
         "report_to": "none",
+        "run_name": checkpoints.parent.name,
         "bf16": on_gpu,
         "gradient_checkpointing": on_gpu,
         "use_cpu": not on_gpu,
@@ -165,6 +169,7 @@ def training_config(
         "lone_trigger_chars": steps.lone_trigger_chars,
         **grpo,
     }
+    _check_trackers(arguments["report_to"])
     rollouts = train.prompts_per_step * train.group_size
     if "per_device_train_batch_size" not in grpo:
         shares = process_state().num_processes * arguments["gradient_accumulation_steps"]
@@ -186,6 +191,13 @@ def training_config(
             f"{rollouts}; leave per_device_train_batch_size out, or make them agree"
         )
     return config
+
+
+def _check_trackers(names: str | list[str] | None) -> None:
+    for name in [names] if isinstance(names, str) else names or []:
+        packages = TRACKERS.get(name, [])
+        if packages and not any(map(importlib.util.find_spec, packages)):
+            raise AttnPOError(f"train.grpo.report_to: {name} is not installed; pip install 'attnpo[trackers]'")
 
 
 # the run
@@ -236,6 +248,7 @@ def run_training(
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out_dir / "tensorboard"))  # theirs goes with the checkpoints
     tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, train.split, source.data_revision)
     rows = training_rows(problems, method.target_length, seed)
@@ -260,6 +273,9 @@ def run_training(
             callbacks=[LogFile(out_dir / "log.jsonl")],
             step_labels=_step_labels(source.data, problems) if config.step_scores == "oracle" else None,
         )
+        for theirs in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(theirs)
+        trainer.add_callback(ProgressLine())
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
         if checkpoint is not None:

@@ -13,6 +13,8 @@ from attnpo.schema import STRICT, Count, NotNegative, Options, Positive, Seed, T
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Holds the last checkpoints of a training run in its folder."""
+REPORTING = ("report_to", "run_name", "project", "trackio_space_id")
+"""Arguments under `grpo` that say where a training is shown, and determine nothing of it."""
 
 
 def _variant(credit: dict[str, Any]) -> dict[str, Any]:

@@ -24,37 +24,40 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 
 from __future__ import annotations
 
-import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id, nanstd
 
+from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
-from attnpo.method.attention import Head
+from attnpo.method.attention import Head, check_heads
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
-from attnpo.method.steps import THINK_END, TokenSteps, align_steps, token_bytes_table
+from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
+from attnpo.training.callbacks import RewardState, ScoringShare
+from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
 from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
-logger = logging.getLogger(__name__)
-
 StepLabels = Callable[[Mapping[str, Any], Sequence[str]], list[bool]]
 """From a row of the data set and the texts of a response's steps to one bool a step, True for essential."""
+SHAPED = "shaped"
+"""Name of the shaped reward in the logs, beside those of the reward functions."""
 LOSS_ROWS = 16
 """Responses that a forward pass of the loss takes on a single process."""
 
@@ -73,18 +76,23 @@ class AttnPOTrainer(GRPOTrainer):
 
     _tag_names = ["trl", "attnpo"]  # noqa: RUF012  (as in TRL)
     _name = "AttnPO"
+    _paper = PAPER
     args: AttnPOConfig
     model: torch.nn.Module
     _logs: dict[str, Any]
 
     def __init__(self, *args: Any, step_labels: StepLabels | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not self.args.attnpo:  # what the model card says
+            self._tag_names, self._name, self._paper = ["trl"], self.args.length_reward, {}
         check_data_set(self.train_dataset, (self.args.generation_batch_size or 0) // (self.num_generations or 1))
         self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
         self.heads: list[Head] = [(int(layer), int(head)) for layer, head in self.args.heads or []]
+        if self.args.attnpo and self.args.step_scores == "attention":
+            check_heads(self.accelerator.unwrap_model(self.model), self.heads)
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
@@ -92,14 +100,28 @@ class AttnPOTrainer(GRPOTrainer):
             warn_without_think_end(self._tokenizer, self._bytes_table)
         self._n_scored = 0
         self._credit: Credit | None = None  # of all processes; TRL's callback hands it on
+        self._graded = torch.empty(0)  # correctness of all processes, before it is shaped
         self._read_next = False  # whether TRL's next pass of the policy is to be read
         self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
         self._scoring_seconds = 0.0
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
             SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
-        self.add_callback(_ScoringShare(self))
-        self.add_callback(_RewardState(self))
+        self.add_callback(ScoringShare(self))
+        self.add_callback(RewardState(self))
+
+    def _send_telemetry(self) -> None:
+        """TRL's, only where it is asked for: a thread that looks up a host while this one sets environment variables
+        may crash the process."""
+        if telemetry_wanted():
+            super()._send_telemetry()
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's, with names in place of `None`."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            config: Any = self.model.config
+            name_what_is_not_on_the_hub(Path(str(self.args.output_dir)) / "README.md", get_config_model_id(config))
 
     # The step, from rollouts to what the loss takes.
 
@@ -135,6 +157,7 @@ class AttnPOTrainer(GRPOTrainer):
             self._log_value("rollouts/cut_share", (credit.truncate_at < lengths).double().mean())
         if shaped.keep is not None:
             self._log_value("rollouts/kept_share", credit.keep.double().mean())
+        self._graded = rewards_per_func[:, 0].clone()
         rewards_per_func[:, 0] = shaped.rewards.to(rewards_per_func)
         return rewards_per_func
 
@@ -142,6 +165,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._read_next, self._read = self._shares_pass(), None
         output = super()._generate_and_score_completions(inputs)
         self._read_next = False
+        self._log_correctness()
         credit, self._credit = self._credit, None
         assert credit is not None  # TRL has called _calculate_rewards
         first = self.accelerator.process_index * len(inputs)
@@ -352,6 +376,19 @@ class AttnPOTrainer(GRPOTrainer):
     def _log_value(self, name: str, value: Any) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(float(value))
 
+    def _log_correctness(self) -> None:
+        """Put correctness where TRL has logged the shaped reward under its name, and that under `shaped`."""
+        name, graded = self.reward_func_names[0], self._graded
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for measure, value in (("mean", graded.mean()), ("std", nanstd(graded))):
+            of_name = metrics[f"rewards/{name}/{measure}"]
+            metrics[f"rewards/{SHAPED}/{measure}"].append(of_name.pop())
+            of_name.append(value.item())
+        logged = self._logs["rewards"]
+        shaped = list(logged[name])[-len(graded) :]
+        logged[SHAPED].extend(shaped)
+        _replace_end(logged[name], graded.tolist())
+
     def _log_rescaling(self, rescaled: Rescaled, advantages: torch.Tensor, completion_mask: torch.Tensor) -> None:
         """Shares of tokens that PA and NA touch, and the rescaled advantages where TRL logged its own."""
         tokens = completion_mask.bool()
@@ -367,56 +404,17 @@ class AttnPOTrainer(GRPOTrainer):
             self._n_scored += int(scored)
         means = (rescaled.advantages.float() * tokens).sum(1) / tokens.sum(1).clamp(min=1)
         gathered = self.accelerator.gather(means).tolist()
-        logged = self._logs["advantages"]  # bounded: of a large evaluation batch it holds the end alone
-        earlier = list(logged)[: -len(gathered)]
-        logged.clear()
-        logged.extend(earlier + gathered)
+        _replace_end(self._logs["advantages"], gathered)
+
+
+def _replace_end(logged: deque[float], values: list[float]) -> None:
+    """Put values where TRL has just logged as many; a log is bounded, so of a large evaluation batch it has the end."""
+    earlier = list(logged)[: -len(values)]
+    logged.clear()
+    logged.extend(earlier + values)
 
 
 def _dropout_of(module: torch.nn.Module) -> float:
     """The share of values that a module drops in training mode, 0 if it drops none."""
     share = module.p if isinstance(module, torch.nn.Dropout) else getattr(module, "attention_dropout", 0)
     return share if isinstance(share, float) else 0.0
-
-
-class _ScoringShare(TrainerCallback):
-    """Logs the time that aligning and scoring took as a share of the whole step.
-
-    Where the scores are read in a pass that TRL makes anyway, it is the time of aligning alone.
-    """
-
-    def __init__(self, trainer: AttnPOTrainer) -> None:
-        self.trainer = trainer
-        self.start = 0.0
-
-    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        self.start = time.perf_counter()
-        self.trainer._scoring_seconds = 0.0
-
-    def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        share = self.trainer._scoring_seconds / (time.perf_counter() - self.start)
-        self.trainer._metrics["train"]["attnpo/scoring_time_share"].append(share)
-
-    def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        if self.trainer.args.attnpo and self.start and not self.trainer._n_scored:
-            logger.warning(
-                "NO RESPONSE WAS RESCALED: no correct one had an advantage, %s and %d steps; see phrases, "
-                "min_step_chars and credit",
-                THINK_END,
-                self.trainer.credit_config.min_steps,
-            )
-
-
-class _RewardState(TrainerCallback, ExportableState):
-    """Carries the length reward's state in the checkpoints' `trainer_state.json`."""
-
-    def __init__(self, trainer: AttnPOTrainer) -> None:
-        self.trainer = trainer
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, in the form that transformers wants."""
-        return {"args": {}, "attributes": {"reward_state": self.trainer.reward_state}}
-
-    def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-        stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-        self.trainer.reward_state = stored["attributes"]["reward_state"]

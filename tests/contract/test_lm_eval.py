@@ -671,6 +671,24 @@ runpy.run_module("lm_eval", run_name="__main__")
     assert "attnpo_testbed" in result.stdout
 
 
+@pytest.mark.parametrize("command_line", [True, False])
+def test_without_a_network_the_command_line_ends_in_one_line(tmp_path: Path, command_line: bool) -> None:
+    load = "from lm_eval.tasks import TaskManager; TaskManager(include_defaults=False).load(['attnpo_aime2024'])"
+    command = f"""
+import sys, runpy, lm_eval.tasks.manager as manager
+manager.__file__ = {str(tmp_path / "manager.py")!r}
+sys.argv[1:] = ["run", "--tasks", "attnpo_aime2024", "--model", "dummy"]
+runpy.run_module("lm_eval", run_name="__main__")
+"""
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "ATTNPO_CACHE": str(tmp_path / "cache"), "ATTNPO_DATA": ""}
+    code = as_installed(tmp_path, command if command_line else load)
+    result = run_python(code, tmp_path, ATTNPO_NO_LM_EVAL_HOOK="", **nowhere)
+    assert result.returncode == 1
+    assert "set ATTNPO_DATA" in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("lm_eval: " if command_line else "attnpo.errors.AttnPOError: ")
+    assert ("Traceback" in result.stderr) != command_line
+
+
 LIST_OURS = "from lm_eval.tasks import TaskManager\nprint(TaskManager(include_defaults=False).all_tasks)"
 # The file of a task or group has its name.
 NAMES = str(sorted(path.stem for path in (ROOT / "tasks").rglob("*.yaml")))

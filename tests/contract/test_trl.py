@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ def fresh() -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(MODEL_DIR), AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
-def attnpo_trainer(tmp_path: Path, dataset: datasets.Dataset, **changes: Any) -> AttnPOTrainer:
+def attnpo_trainer(
+    tmp_path: Path, dataset: datasets.Dataset, other_rewards: Sequence[Any] = (), **changes: Any
+) -> AttnPOTrainer:
     model, tokenizer = fresh()
     arguments = COMMON | {"heads": HEADS, "min_step_chars": 1, "lone_trigger_chars": 1} | changes
     return AttnPOTrainer(
         model=model,
-        reward_funcs=correctness,
+        reward_funcs=[correctness, *other_rewards],
         args=AttnPOConfig(output_dir=str(tmp_path), **arguments),
         train_dataset=dataset,
         processing_class=tokenizer,
@@ -189,6 +192,29 @@ def test_logged_advantages_are_the_rescaled_ones(tmp_path: Path, dataset: datase
     ):
         assert f"attnpo/{key}" in entry
     assert 0 < entry["attnpo/scoring_time_share"] < 1
+
+
+def test_correctness_and_the_shaped_reward_are_logged_under_their_own_names(
+    tmp_path: Path, dataset: datasets.Dataset
+) -> None:
+    args = {"length_reward_args": {"alpha": 0.4}, "reward_weights": [0.5, 1.0], "max_steps": 2}
+    trainer = attnpo_trainer(tmp_path, dataset, other_rewards=[lengths_over_100], **args)
+    trainer.train()
+    for entry in trainer.state.log_history[:2]:
+        accuracy, shaped = entry["rewards/correctness/mean"], entry["rewards/shaped/mean"]
+        assert accuracy == pytest.approx(entry["attnpo/group_accuracy"], abs=1e-6)  # means in float32
+        assert entry["rewards/correctness/std"] > entry["rewards/shaped/std"] > 0
+        assert 0 < shaped < accuracy  # TLMRE takes 0 to .4 off a correct response
+        other = entry["rewards/lengths_over_100/mean"]
+        assert entry["reward"] == pytest.approx(0.5 * shaped + other, abs=1e-6)
+    last = trainer._logs["rewards"]
+    assert set(last["correctness"]) <= {0.0, 1.0} and not set(last["shaped"]) <= {0.0, 1.0}
+    assert sum(last["correctness"]) / 8 == pytest.approx(accuracy)
+    assert sum(last["shaped"]) / 8 == pytest.approx(shaped, abs=1e-6)
+
+
+def lengths_over_100(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [len(ids) / 100 for ids in completion_ids]
 
 
 def test_it_evaluates_single_rollouts(tmp_path: Path, dataset: datasets.Dataset) -> None:

@@ -75,3 +75,10 @@ def test_run_ids_follow(folder: Path, tmp_path: Path) -> None:
     assert "tasks" not in eval_spec(
         fake_profile(tmp_path), "base", 0
     )  # the testbed's problems have hashes of their own
+
+
+def test_how_a_task_is_decoded_stands_in_its_yaml(folder: Path) -> None:
+    found = tasks.generation_arguments(["attnpo_testbed", "attnpo_gsm8k_boxed"])
+    assert sorted(found) == ["attnpo_gsm8k_boxed", "attnpo_testbed_shifted", "attnpo_testbed_test"]
+    assert found["attnpo_testbed_test"]["max_gen_toks"] == 256
+    assert found["attnpo_gsm8k_boxed"]["max_gen_toks"] == 16384  # two files further

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -13,14 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lm_eval
 import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CachingLM
+from lm_eval.tasks import TaskManager
 from places import ROOT
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation import lm_eval_hook, lm_eval_models
+from attnpo.evaluation.lm_eval_task import check_keys
 from attnpo.sampling import transformers as sampling
 from attnpo.sampling.sampler import Sample
 from attnpo.testbed import MODEL_DIR
@@ -346,6 +350,40 @@ def test_what_a_line_holds(tmp_path: Path) -> None:
 def test_metadata_that_makes_no_sense(metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(AttnPOError, match=message):
         lm_eval_models.Plan.of("attnpo_x", metadata)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("sample", "samples"),
+        ("n_samples", "samples"),
+        ("Thinking", "thinking"),
+        ("resum", "resume"),
+        ("data-dir", "data_dir"),
+        ("startdate", "start_date"),
+        ("sources", "source"),
+        ("worker", "workers"),
+    ],
+)
+def test_a_misspelt_option_is_refused(key: str, meant: str) -> None:
+    metadata = {key: 2, "pretrained": "x"}
+    manager = TaskManager(include_path=lm_eval_hook.tasks_folder(), include_defaults=False, metadata=metadata)
+    with pytest.raises(AttnPOError, match=f"the metadata has no option '{key}', did you mean '{meant}'"):
+        manager.load(["attnpo_testbed_test"])
+
+
+def test_no_argument_of_a_model_is_taken_for_an_option() -> None:
+    """lm-eval merges them into the metadata, and the models pass some on to their libraries."""
+    names = {
+        argument.arg
+        for path in (Path(lm_eval.__file__).parent / "models").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+        for argument in [*node.args.args, *node.args.kwonlyargs]
+    }
+    passed_on = {"attn_implementation", "device_map", "num_workers", "data_parallel_size", "enforce_eager"}
+    assert {"pretrained", "enable_thinking", "revision", "tokenizer"} <= names
+    check_keys(names | passed_on)
 
 
 def test_the_environment_names_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:

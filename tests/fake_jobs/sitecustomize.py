@@ -1,6 +1,6 @@
 """Put on PYTHONPATH by test_runner.py: `attnpo probe | train | eval` without torch, a model or waiting.
 
-FAKE_JOURNAL gets a line a computation, FAKE_FAIL names the job that fails, FAKE_STEP_SECONDS slows training.
+FAKE_JOURNAL gets a line a computation, FAKE_FAIL is a pattern of the jobs that fail, FAKE_STEP_SECONDS slows training.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 import types
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ HEADS = {
 def begin(title: str) -> None:
     with Path(os.environ["FAKE_JOURNAL"]).open("a") as file:
         file.write(f"{title} pid {os.getpid()}\n")
-    if os.environ.get("FAKE_FAIL") == title:
-        raise RuntimeError("made to fail")
+    if fnmatch(title, os.environ.get("FAKE_FAIL", "")):
+        raise RuntimeError("made to fail, with a reason that is longer than a terminal's line: " + "it goes on, " * 9)
 
 
 def run_of(values: tuple[Any, ...]) -> tuple[Path, dict[str, Any]]:

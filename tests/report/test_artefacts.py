@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from fakes import PROFILE, fake_profile, fake_samples
+from matplotlib.figure import Figure
 from places import ROOT
 
 from attnpo.cli import main
@@ -23,7 +26,7 @@ from attnpo.report.evaluated import describe_trade_off
 from attnpo.report.rendered import groups_to_draw
 from attnpo.report.table import Block, Cell, Row
 from attnpo.report.trained import convergence
-from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen
+from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen, derive
 from attnpo.runs.plan import STUDIES, Job, all_jobs, plan_artefacts, train_spec
 from attnpo.runs.profile import Profile, load_profile
 from attnpo.statistics.training import convergence_table
@@ -87,7 +90,7 @@ def output(job: Job, folder: Path) -> list[Path]:
         (folder / "responses.jsonl").write_text("{}\n")
     elif job.kind == "probe":
         (folder / "heads.json").write_text("{}")
-        (folder / "figures").mkdir()
+        (folder / "figures").mkdir(exist_ok=True)
         (folder / "figures" / "heads.png").write_bytes(b"png")
         (folder / "figures" / "heads.svg").write_bytes(b"svg")
     return [path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "manifest.json")]
@@ -167,6 +170,73 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     written = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert main(["table", *words, "--artefact", "all"]) == 0
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == written
+
+
+def test_an_interrupted_table_leaves_every_file_as_it_was_or_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = fake_profile(tmp_path, **CHANGES)
+    results = tmp_path / "results" / "fake"
+    finish(profile, results, skip="eval attnpo seed 1")
+    words = ["table", "--profile", str(tmp_path / "fake.yaml"), "--results", str(tmp_path / "results")]
+    assert main(words) == 0
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in results.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    old = files()
+    finish(profile, results)
+    records = {path: content for path, content in files().items() if "raw" in path.parts}
+    draw, sync = Figure.savefig, os.fsync
+    written: list[dict[Path, bytes]] = []
+    for stop_at in [*range(1, 8), 10, 14]:
+        left = iter(range(stop_at))
+
+        def interrupted(left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        def half_drawn(figure: Any, target: Any, check: Any = interrupted, **options: Any) -> None:
+            draw(figure, target, **options)
+            check()
+
+        def half_written(descriptor: int, check: Any = interrupted) -> None:
+            check()
+            sync(descriptor)
+
+        monkeypatch.setattr(Figure, "savefig", half_drawn)
+        monkeypatch.setattr(os, "fsync", half_written)
+        assert main(words) == 130
+        written.append(files())
+    monkeypatch.undo()
+    assert main(words) == 0
+    new = files()
+    assert new != old
+    for found in written:
+        assert set(found) <= set(old) | set(new)  # nothing half-written is left
+        assert {path: found[path] for path in records} == records
+        for path, content in found.items():
+            assert content in (old.get(path), new.get(path)), path
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_record_s_shaped_reward_is_not_taken_for_correctness(tmp_path: Path) -> None:
+    """Earlier versions logged the shaped reward as that of correctness."""
+    profile = fake_profile(tmp_path, **CHANGES)
+    jobs = [job for job in plan_artefacts(profile, tmp_path / "results", ["fig_curves"])["fig_curves"] if job.method]
+    names = ("rewards/correctness/mean", "rewards/correctness/std", "rewards/shaped/mean", "rewards/shaped/std")
+    for job, columns in zip(jobs[:2], (names[:2], names), strict=True):
+        line = {"step": 1, **{column: float(i) for i, column in enumerate(columns)}}
+
+        def work(folder: Path, line: dict[str, float] = line) -> list[Path]:
+            (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+            return [folder / "log.jsonl"]
+
+        job.run.compute("attnpo made up", work, {})
+    derive(tmp_path, [job.run for job in jobs])
+    old, new = pd.read_csv(tmp_path / "derived" / "curves.csv")[list(names)].to_numpy().tolist()
+    assert [*map(str, old)] == ["nan", "nan", "0.0", "1.0"]
+    assert new == [0, 1, 2, 3]
 
 
 def grouped(groups: dict[str, list[str]]) -> dict[str, Any]:
@@ -309,7 +379,10 @@ def test_an_artefact_that_the_profile_cannot_make_says_why(tmp_path: Path, capsy
     profile = fake_profile(tmp_path, **{**CHANGES, "study": None})
     words = ["--profile", str(profile.path), "--results", str(tmp_path / "results")]
     assert main(["run", "fig_heads", *words]) == 2
-    assert capsys.readouterr().err == "attnpo: profile fake: no section 'study'; add one to study the heads\n"
+    assert (
+        capsys.readouterr().err
+        == "attnpo: profile fake: no section 'study', which this needs; `attnpo template` shows them all\n"
+    )
     assert main(["run", "all", "--dry-run", *words]) == 0
     out, err = capsys.readouterr()
     assert "fig_stability: not made, profile fake: no section 'study'" in err

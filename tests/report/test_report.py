@@ -118,7 +118,7 @@ def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     assert "attnpo_testbed_test,attnpo,AttnPO,tokens,not run,,,,,," in formats.to_csv(table)
     assert "AES" in text
     printed = io.StringIO()
-    formats.print_table(table, Console(file=printed, width=200))
+    formats.print_table(table, Console(file=printed, width=200), "table1.md")
     assert "Not run: RLOO, AttnPO." in printed.getvalue()  # in a line: the table is of what was run
     assert printed.getvalue().count("not run") == 1 + len(table.blocks[0].findings)  # the finding on AttnPO
     neither = formats.to_markdown(build(tmp_path, ["base"]))
@@ -252,7 +252,17 @@ def test_a_quick_run_is_marked_everywhere(tmp_path: Path) -> None:
     for text in (formats.to_markdown(table), formats.to_csv(table), formats.to_latex(table)):
         assert "QUICK RUN" in text
     assert "problems only: there is one seed" in formats.to_markdown(table)
-    assert "QUICK" not in formats.to_markdown(build(tmp_path))
+    printed = io.StringIO()
+    formats.print_table(table, Console(file=printed, width=400), "table1.md")
+    first = table.blocks[1].title
+    said = (
+        "A quick run shows that everything works, not what a method does: after 2 training steps, with 1 seed, AttnPO "
+    )
+    said += "AttnPO is"
+    assert said in printed.getvalue().partition(first)[0]  # under the first table, before the second
+    assert "The same command without --quick shows what it does." in formats.to_markdown(table)
+    plain = formats.to_markdown(build(tmp_path))
+    assert "QUICK" not in plain and "quick run" not in plain
 
 
 def test_published_values_stand_apart_with_their_tags(tmp_path: Path) -> None:
@@ -283,7 +293,7 @@ def test_latex_has_a_row_a_line_and_escapes(tmp_path: Path) -> None:
 
 def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
     console = Console(width=80, record=True, quiet=False, file=(tmp_path / "out").open("w"))
-    formats.print_table(build(tmp_path), console)
+    formats.print_table(build(tmp_path), console, "table1.md")
     text = console.export_text()
     assert "…" not in text
     assert "78.8 [S]" in text
@@ -309,17 +319,16 @@ def test_the_report_is_written_from_derived_files(tmp_path: Path) -> None:
     estimates = estimate_table(problems, [wanted_for(profile, "table1")], **bootstrap_options(profile))
     for name, table in {"estimates": estimates, "runs": runs}.items():
         atomic_write_text(results_dir / "derived" / f"{name}.csv", table.to_csv(index=False))
-    with (tmp_path / "out").open("w") as out:
-        write_report(profile, results_dir, Console(file=out))
-        first = {p: p.read_bytes() for p in results_dir.rglob("*") if p.is_file()}
-        write_report(profile, results_dir, Console(file=out))
+    write_report(profile, results_dir)
+    first = {p: p.read_bytes() for p in results_dir.rglob("*") if p.is_file()}
+    write_report(profile, results_dir)
     assert {p: p.read_bytes() for p in results_dir.rglob("*") if p.is_file()} == first
     assert {p.name for p in first} >= {"table1.md", "table1.csv", "table1.tex", "pareto.png", "pareto.svg"}
 
 
 def test_missing_derived_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(AttnPOError, match=r"estimates\.csv: missing"):
-        write_report(fake_profile(tmp_path), tmp_path, Console())
+        write_report(fake_profile(tmp_path), tmp_path)
 
 
 # attnpo report
@@ -468,6 +477,34 @@ def test_the_command_line_reports_and_refuses(tmp_path: Path, capsys: pytest.Cap
     assert "no samples are named" in capsys.readouterr().err
 
 
+def test_of_a_cut_sample_file_the_line_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "lm" / "my-model"
+    write_lm_eval(folder, task="attnpo_gsm8k")
+    cut = write_lm_eval(folder)
+    cut.write_bytes(cut.read_bytes()[:-400])
+    with pytest.raises(AttnPOError) as caught:
+        compare(tmp_path, str(tmp_path / "lm"))
+    message = str(caught.value)
+    assert message.startswith(f"{cut}:6: not JSON (")
+    assert message.endswith("evaluate attnpo_aime2024 again, or take this file away; those of other tasks can stay")
+    cut.unlink()
+    assert "attnpo_gsm8k: budget 16384" in compare(tmp_path, str(tmp_path / "lm"))
+
+    section = {"max_completion_tokens": 256, "temperature": 1.0, "top_p": 1.0}
+    run = Run.at(tmp_path / "tiny", {"kind": "eval", "method": "base", "seed": 0, "evaluate": section})
+
+    def work(folder: Path) -> list[Path]:
+        atomic_write_jsonl(folder / "samples.jsonl", fake_samples("base", 0, problems=2))
+        return [folder / "samples.jsonl"]
+
+    run.compute("attnpo eval", work, {})
+    ours = run.folder / "samples.jsonl"
+    ours.write_bytes(ours.read_bytes()[:-20])
+    n_lines = len(list(fake_samples("base", 0, problems=2)))
+    with pytest.raises(AttnPOError, match=rf"samples\.jsonl:{n_lines}: .*; delete samples\.jsonl and evaluate again"):
+        compare(tmp_path, str(run.folder))
+
+
 def test_what_is_no_sample_file_is_refused(tmp_path: Path) -> None:
     plain = write_lm_eval(tmp_path / "plain", task="gsm8k")
     plain.write_text('{"doc_id": 0, "doc": {}, "resps": [["x"]]}\n')
@@ -600,12 +637,33 @@ def test_labels_never_overlap_and_keep_their_order(places: list[float], gap: flo
         assert apart == pytest.approx(places)
 
 
-def test_a_terminal_that_is_too_narrow_loses_no_cell(tmp_path: Path) -> None:
+def test_a_terminal_gets_the_columns_that_fit_and_the_file_of_the_others() -> None:
+    names = ["accuracy", "tokens", "redundant_steps", "essential_steps", "truncated", "missing_think_end"]
+    cells = {name: Cell(0.5, 0.4, 0.6, 10, 0.0) for name in names}
+    rows = [Row(f"method{i}", f"a rather long method {i}", [0, 1], cells, []) for i in range(12)]
+    table = Table("Report", [], [Block("t", "wide", [MEASURES[name] for name in names], rows, [])], [])
+    lines = {}
+    for width in (80, 60, 200):
+        out = io.StringIO()
+        console = Console(file=out, width=width, force_terminal=True, color_system=None)
+        formats.print_table(table, console, "results/table1.md")
+        lines[width] = out.getvalue().splitlines()
+        assert max(map(len, lines[width])) <= width
+        assert sum("50.0 ± 10.0" in line for line in lines[width]) == 12
+    assert "accuracy %" in lines[80][2] and "redundant steps" in lines[80][2]
+    said = " ".join(" ".join(lines[80]).split())
+    assert "Not shown, too wide for this terminal: essential steps, truncated %, no </think> %, n, seeds." in said
+    assert "All is in results/table1.md." in said
+    assert "redundant steps, essential steps" in " ".join(" ".join(lines[60]).split())
+    assert not any("Not shown" in line for line in lines[200])
+
+
+def test_what_is_no_terminal_gets_every_cell(tmp_path: Path) -> None:
     cells = {"tokens": Cell(123.4, 120.0, 126.8, 10, 0.0)}
     rows = [Row(f"method{i}", f"method {i}", [0], cells, []) for i in range(12)]
     block = Block("t", "wide", [MEASURES["tokens"]], rows, [])
     with (tmp_path / "out.txt").open("w") as out:
-        formats.print_table(Table("Report", [], [block], []), Console(file=out, width=80))
+        formats.print_table(Table("Report", [], [block], []), Console(file=out, width=80), "t.md")
     text = (tmp_path / "out.txt").read_text()
     assert "…" not in text
     assert text.count("123.4 ± 3.4") == 12

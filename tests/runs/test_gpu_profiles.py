@@ -131,7 +131,7 @@ def smoke_profile(folder: Path) -> Path:
         },
         "methods": {"attnpo": {"snapshots": 1}},
         "artefacts": {"fig_curves": {"methods": ["attnpo"]}},
-        "launch": {"train": ["torchrun", "--standalone", "--nproc_per_node", "2"]},  # accelerate starts no two on a CPU
+        "launch": {"train": ["torchrun", "--standalone", "--nproc_per_node", "2"]},
     }  # fmt: skip
     path = folder / "smoke.yaml"
     path.write_text(yaml.safe_dump(changes))

@@ -100,6 +100,12 @@ def test_a_wrong_key_or_value_is_named(
     assert "\n" not in str(caught.value)
 
 
+def test_all_missing_keys_are_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text("train: {steps: 1, max_completion_tokens: 8}\n")
+    with pytest.raises(AttnPOError, match=r"short\.yaml: name, train\.learning_rate, train\.save_steps: missing; add"):
+        load_profile(str(tmp_path / "short.yaml"))
+
+
 def test_explicit_heads_are_pairs(tmp_path: Path) -> None:
     method = {"label": "A", "reward": "tlmre", "attnpo": True, "heads": [[16, 2], [20, 9]]}
     profile = fake_profile(tmp_path, methods={"a": method})

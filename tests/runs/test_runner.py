@@ -24,6 +24,7 @@ from attnpo.errors import AttnPOError
 from attnpo.runs.plan import check_methods, plan_runs, train_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.progress import Display, steps_done
+from attnpo.runs.runner import _cause
 from attnpo.runs.store import run_id
 
 
@@ -306,7 +307,11 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     call = Call(tmp_path, two_methods(world), FAKE_FAIL="train tlmre 0 from 0")
     code, _, err = call("--jobs", "2")
     assert code == 2
-    assert re.search(r"failed: train tlmre seed 0 \(exit code 2\), see .*job\.log: .*made to fail", err)
+    assert re.search(
+        r"failed: train tlmre seed 0 \(exit code 2\), see .*job\.log: .*RuntimeError: made to fail, .*it goes on,$",
+        err,
+        re.M,
+    )
     assert "eval tlmre seed 0" in err.splitlines()[-1]
     assert "eval attnpo 0" in call.jobs()
     assert "eval tlmre 0" not in call.jobs()
@@ -318,6 +323,34 @@ def test_a_failed_job_is_named_and_the_others_go_on(tmp_path: Path, world: dict[
     assert call.jobs().count("eval attnpo 0") == 1
 
 
+def test_jobs_that_would_fail_alike_are_not_started(tmp_path: Path, world: dict[str, Any]) -> None:
+    world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}, "seeds": [0, 1, 2, 3, 4]}
+    call = Call(tmp_path, world, FAKE_FAIL="train tlmre [1-4] from 0")
+    code, _, err = call("--jobs", "1")
+    assert code == 2
+    trained = ["train tlmre 0 from 0", "train tlmre 1 from 0", "train tlmre 2 from 0"]
+    assert [job for job in call.jobs() if job.startswith("train")] == trained
+    assert "two train runs failed alike, so no other is started" in err
+    assert sorted(job for job in call.jobs() if "eval base" in job) == [f"eval base {seed}" for seed in range(5)]
+    assert "8 of 15 runs are missing" in err.replace("\n", " ")
+    call.environment["FAKE_FAIL"] = ""
+    code, _, err = call("--jobs", "4")
+    assert code == 0, err
+
+
+def test_a_failure_is_named_by_its_error_line(tmp_path: Path, world: dict[str, Any]) -> None:
+    job = plan_runs(fake_profile(tmp_path, **world), tmp_path)[0]
+    job.run.folder.mkdir(parents=True)
+    log = job.run.folder / "job.log"
+    for text, cause in {
+        "$ probe\n": "it said nothing",
+        "$ probe\nattnpo: old\n$ probe\n 5%|..\rValueError: new\n\n": "ValueError: new",
+        "$ probe\nattnpo: no head (9, 9); take another\n[rank0] closing\n": "no head (9, 9); take another",
+    }.items():
+        log.write_text(text)
+        assert _cause(job) == cause
+
+
 def leave_what_git_has(call: Call) -> None:
     for path in (call.results / "raw").glob("*/*"):
         if path.is_dir():
@@ -326,19 +359,25 @@ def leave_what_git_has(call: Call) -> None:
             path.unlink()
 
 
+def unmarked(markdown: str) -> str:
+    """A table without the marks of what is shown from records."""
+    return "".join(re.sub(" ?†", "", line) for line in markdown.splitlines(keepends=True) if "†:" not in line)
+
+
 def test_a_failed_call_leaves_recorded_runs_in_the_table(tmp_path: Path, world: dict[str, Any]) -> None:
     world = {**two_methods(world), "methods": {"tlmre": PROFILE["methods"]["tlmre"]}}
     call = Call(tmp_path, world)
     code, _, err = call("--jobs", "4")
     assert code == 0, err
-    table = (call.results / "table1.md").read_bytes()
+    table = (call.results / "table1.md").read_text()
     leave_what_git_has(call)
     recorded = {path: path.read_bytes() for path in (call.results / "raw").glob("*tlmre*/*")}
     assert len(recorded) >= 4
     call.environment["FAKE_FAIL"] = "train tlmre 0 from 0"
     code, _, err = call("--jobs", "1")
     assert (code, "made to fail" in err) == (2, True)
-    assert (call.results / "table1.md").read_bytes() == table
+    marked = (call.results / "table1.md").read_text()
+    assert (unmarked(marked), "| TLMRE † |" in marked) == (table, True)
     assert {path: path.read_bytes() for path in recorded} == recorded
 
 
@@ -365,6 +404,51 @@ def test_recorded_runs_are_taken_only_if_asked_and_models_made_where_needed(
     code, _, err = call("--recorded")
     assert code == 0, err
     assert sorted(call.jobs()[len(once) :]) == ["eval tlmre 0", "train tlmre 0 from 0"]
+
+
+def test_the_core_rows_are_run_and_the_others_shown_from_their_records(tmp_path: Path, world: dict[str, Any]) -> None:
+    artefacts = {"table1": {"methods": ["tlmre", "attnpo"], "core": {"methods": ["tlmre"], "seeds": 1}}}
+    call = Call(tmp_path, {**two_methods(world), "artefacts": artefacts, "method_seeds": {"tlmre": [1, 0]}})
+    code, _, err = call("--jobs", "3")
+    assert code == 0, err
+    core = ["eval base 1", "eval tlmre 1", "probe", "train tlmre 1 from 0"]
+    assert sorted(call.jobs()) == core
+    assert "core rows of table1: TLMRE, 1 seed; --all runs all 2\n4 runs, 4 to do: 1 probe, 1 train, 2 eval" in err
+    assert "| AttnPO | not run |" in (call.results / "table1.md").read_text()
+
+    code, _, err = call("--jobs", "3", "--all")
+    assert code == 0, err
+    assert len(call.jobs()) == 9
+    whole = {ending: (call.results / f"table1.{ending}").read_text() for ending in ("md", "tex", "csv")}
+    leave_what_git_has(call)
+    code, _, err = call("--recorded")
+    assert (code, len(call.jobs())) == (0, 9), err
+    assert {ending: (call.results / f"table1.{ending}").read_text() for ending in whole} == whole
+
+    code, out, err = call("--dry-run")
+    assert [line.split()[1:3] for line in out.splitlines()[1:]] == [
+        ["train", "tlmre"],
+        ["eval", "base"],
+        ["eval", "tlmre"],
+    ]
+    assert "TLMRE, 1 seed; the other row is shown from its records, --all runs all 2" in err
+    code, out, err = call("--jobs", "3")
+    assert code == 0, err
+    assert sorted(call.jobs()[9:]) == core
+    markdown, tex = ((call.results / f"table1.{ending}").read_text() for ending in ("md", "tex"))
+    for text in (out, markdown, tex):
+        assert "†: shown from the records of earlier runs, not run here" in text
+    assert re.search(r"^\| AttnPO † \|.*\| 0 \|$", markdown, re.M)
+    assert re.search(r"^\| TLMRE \|.*\| 0† 1 \|$", markdown, re.M)
+    assert re.search(r"^AttnPO \$\^\\dagger\$ &", tex, re.M)
+    assert "AttnPO †" in out
+    assert unmarked(markdown) == whole["md"]
+
+
+def test_a_core_row_that_the_table_has_not_is_refused(tmp_path: Path, world: dict[str, Any]) -> None:
+    artefacts = {"table1": {"methods": ["tlmre"], "core": {"methods": ["rloo"], "seeds": 1}}}
+    with pytest.raises(AttnPOError, match=r"artefacts\.table1\.core\.methods has 'rloo', which its methods have not"):
+        fake_profile(tmp_path, **world, artefacts=artefacts)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -204,7 +204,7 @@ def test_a_state_is_carried_by_checkpoints_and_resumes_to_the_bit(
     straight.train()
     assert straight.reward_state["count"] == straight.reward_state["step"] == 4
     stored = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
-    assert stored["stateful_callbacks"]["_RewardState"]["attributes"]["reward_state"]["count"] == 2
+    assert stored["stateful_callbacks"]["RewardState"]["attributes"]["reward_state"]["count"] == 2
     resumed = made(tmp_path / "run", **saving)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     assert resumed.reward_state == straight.reward_state
