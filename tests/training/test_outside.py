@@ -52,9 +52,9 @@ def test_the_readme_s_example_runs_without_a_gpu(tmp_path: Path) -> None:
     [
         ([[1, 2], [4, 0]], r"no \(layer, head\) \(4, 0\): give layers 0 to 3 and heads 0 to 7"),
         ([[1, 8]], r"no \(layer, head\) \(1, 8\)"),
-        ([1, 2], r"heads has 1; each is \(layer, head\)"),
-        ([[1, 2, 3]], r"heads has \[1, 2, 3\]"),
-        ([[1, "2"]], r"heads has \[1, '2'\]"),
+        ([1, 2], r"heads\[0\]: 1 is not a list"),
+        ([[1, 2, 3]], r"heads\[0\]: \[1, 2, 3\] must have a length of at most 2"),
+        ([[1, "2"]], r"heads\[0\]\[1\]: '2' is not a whole number"),
     ],
 )
 def test_heads_that_cannot_be_are_refused_before_a_step(tmp_path: Path, heads: Any, message: str) -> None:
