@@ -252,7 +252,14 @@ def test_a_quick_run_is_marked_everywhere(tmp_path: Path) -> None:
     for text in (formats.to_markdown(table), formats.to_csv(table), formats.to_latex(table)):
         assert "QUICK RUN" in text
     assert "problems only: there is one seed" in formats.to_markdown(table)
-    assert "QUICK" not in formats.to_markdown(build(tmp_path))
+    printed = io.StringIO()
+    formats.print_table(table, Console(file=printed, width=400), "table1.md")
+    first = table.blocks[1].title
+    said = "A quick run shows that everything works, not what a method does: after 2 training steps"
+    assert said in printed.getvalue().partition(first)[0]  # under the first table, before the second
+    assert "The same command without --quick shows what it does." in formats.to_markdown(table)
+    plain = formats.to_markdown(build(tmp_path))
+    assert "QUICK" not in plain and "quick run" not in plain
 
 
 def test_published_values_stand_apart_with_their_tags(tmp_path: Path) -> None:
