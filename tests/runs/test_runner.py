@@ -564,7 +564,7 @@ def test_a_launcher_that_is_not_there_is_named(tmp_path: Path, world: dict[str, 
     world = {**launched(tmp_path, world, steps=2), "launch": {"train": ["no-such-launcher"]}}
     code, _, err = Call(tmp_path, world)("--jobs", "1", artefact="fig_curves")
     assert code == 2
-    assert "attnpo: cannot start no-such-launcher (No such file or directory)" in err
+    assert "job.log: cannot start no-such-launcher (No such file or directory)" in err
 
 
 def test_trials_are_compared_by_one_rule_on_validation(tmp_path: Path, world: dict[str, Any]) -> None:
