@@ -58,6 +58,7 @@ class Evaluation:
         """
         if self.manifest is not None:
             yield from self._ours(self.manifest["spec"])
+            self._check_hash(self.manifest.get("outputs"))
             return
         for task, path in self.files.items():
             yield from self._of_lm_eval(task, path)
@@ -74,6 +75,15 @@ class Evaluation:
                     else _of_arguments(generation[task], task)
                 )
             yield line.value
+
+    def _check_hash(self, outputs: Any) -> None:
+        """After the lines, since one that cannot be read is the better message."""
+        path = self.files[""]
+        output = outputs.get(path.name) if isinstance(outputs, dict) else None
+        if isinstance(output, dict) and output.get("sha256") != sha256_file(path):
+            raise AttnPOError(
+                f"{path}: has other bytes than those whose hash its manifest holds; restore it, or run again"
+            )
 
     def _of_lm_eval(self, task: str, path: Path) -> Iterator[dict[str, Any]]:
         digest = hashlib.sha256()
@@ -169,10 +179,6 @@ def _run(file: Path, label: str | None) -> Evaluation:
         raise AttnPOError(
             f"{path}: no manifest of an evaluation, so how {file.name} was sampled is not known; pass a run folder"
         ) from error
-    outputs = manifest.get("outputs")
-    output = outputs.get(file.name) if isinstance(outputs, dict) else None
-    if isinstance(output, dict) and output.get("sha256") != sha256_file(file):
-        raise AttnPOError(f"{file}: has other bytes than those whose hash its manifest holds; restore it or run again")
     return Evaluation(label or method, seed, folder.name, {"": file}, manifest=manifest)
 
 

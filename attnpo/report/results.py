@@ -119,6 +119,7 @@ def _section(
     title = artefact_of(name).title
     command = f"bash reproduce/{name}.sh {profile.name}" if name in ARTEFACTS else f"attnpo run {name} {options}"
     command += " --quick" if profile.quick and name in ARTEFACTS else ""
+    command += " --all" if name in profile.artefacts and profile.artefacts[name].core else ""
     if plan is None or isinstance(plan, AttnPOError):
         why = f"Not run: {plan or 'the profile does not list it under artefacts'}."
         return Section(name, title, command, None, "", why)

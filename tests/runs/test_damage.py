@@ -169,8 +169,9 @@ def test_samples_that_have_changed_are_not_reported(tmp_path: Path) -> None:
 
     evaluate = {"max_completion_tokens": 8, "temperature": 1.0, "top_p": 1.0}
     run = evaluated(Run.at(tmp_path, {**SPEC, "evaluate": evaluate}))
-    assert len(read_evaluations([str(run.folder)])) == 1
+    (evaluation,) = read_evaluations([str(run.folder)])
+    assert len(list(evaluation.samples())) == 24
     with (run.folder / "samples.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(AttnPOError, match=r"samples\.jsonl: has other bytes than those whose hash its manifest holds"):
-        read_evaluations([str(run.folder)])
+        list(evaluation.samples())
