@@ -56,11 +56,11 @@ def table(
     jobs = all_jobs(plans.values())
     if not leave_out_damaged:
         check_undamaged(jobs)
-    not_run = [
-        job.title for job in jobs if job.kind in _kinds(artefact) and job.run.state() in ("absent", "unfinished")
-    ]
-    if len(not_run) < len(jobs) and not_run:
-        print(f"left out, not run yet: {', '.join(not_run)}", file=sys.stderr)
+    shown = [job for job in jobs if job.kind in _kinds(artefact)]
+    not_run = [job.title for job in shown if job.run.state() in ("absent", "unfinished")]
+    if 0 < len(not_run) < len(shown):
+        more = f" and {len(not_run) - 12} more" if len(not_run) > 12 else ""
+        print(f"left out, not run yet: {', '.join(not_run[:12])}{more}", file=sys.stderr)
     write_results(loaded, artefact, plans, results_dir, loaded.option)
 
 
