@@ -16,3 +16,13 @@ TWO_STEPS: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "no",
 }
+
+RESCALED: dict[str, Any] = {
+    **TWO_STEPS,
+    "num_generations": 8,
+    "heads": [[2, 5], [3, 0]],
+    "min_step_chars": 1,
+    "lone_trigger_chars": 1,
+    "credit": {"warmup_steps": 0},
+}
+"""With AttnPO on, for a process of several; a group of eight may lie on two of them."""

@@ -26,6 +26,7 @@ from attnpo.runs.plan import (
     only_core,
     only_methods,
     plan_command,
+    titles,
 )
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
@@ -57,10 +58,9 @@ def table(
     if not leave_out_damaged:
         check_undamaged(jobs)
     shown = [job for job in jobs if job.kind in _kinds(artefact)]
-    not_run = [job.title for job in shown if job.run.state() in ("absent", "unfinished")]
+    not_run = [job for job in shown if not job.run.done()]
     if 0 < len(not_run) < len(shown):
-        more = f" and {len(not_run) - 12} more" if len(not_run) > 12 else ""
-        print(f"left out, not run yet: {', '.join(not_run[:12])}{more}", file=sys.stderr)
+        print(f"left out, not run yet: {titles(not_run)}", file=sys.stderr)
     write_results(loaded, artefact, plans, results_dir, loaded.option)
 
 

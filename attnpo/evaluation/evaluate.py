@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation.lengths import bytes_table
 from attnpo.evaluation.lm_eval_hook import tasks_folder
 from attnpo.evaluation.questions import FIELDS, Decoding, Question, answers, ask, is_answered
 from attnpo.evaluation.responses import sample_lines
 from attnpo.evaluation.server import chat_prompt, connect, is_chat
-from attnpo.evaluation.settings import RESPONSES_FOLDER, EvaluationBackend
-from attnpo.evaluation.tasks import check_tasks
+from attnpo.evaluation.settings import RESPONSES_FOLDER, EvaluationBackend, check_address
+from attnpo.evaluation.tasks import check_tasks, generation_arguments
 from attnpo.files import atomic_write_jsonl
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import context_of, load_tokenizer, model_config
@@ -85,32 +84,22 @@ def run_eval(
     """
     if (samples is not None and samples < 1) or batch_size < 1 or (limit is not None and limit < 1):
         raise AttnPOError(f"samples, batch_size and limit must be >= 1, not {samples}, {batch_size}, {limit}")
-    if (backend == "server") != (base_url is not None):
-        raise AttnPOError(f"base_url goes with backend server, and only with it; not {base_url!r} with {backend!r}")
+    check_address(backend, base_url)
     if backend == "server" and processes not in (None, 1):
         raise AttnPOError(f"{processes} processes with backend server: one asks; batch_size is its requests at once")
     check_tasks(tasks, confirm_run_unsafe_code)
     loaded = load_tasks(tasks, task_manager({"tokenizer": model}))
-    given = {"temperature": temperature, "top_p": top_p, "max_gen_toks": max_tokens}
-    changes = {name: value for name, value in given.items() if value is not None}
-    asked = [
-        (name, document, Decoding.of({**task.config.generation_kwargs, **changes}, name))
-        for name, task in loaded.items()
-        for document in problems_of(task, limit)
-    ]
-    texts = [loaded[name].doc_to_text(document) + suffix for name, document, _ in asked]
+    arguments = generation_arguments(tasks, temperature, top_p, max_tokens)
+    decodings = {name: Decoding.of(arguments[name], name) for name in loaded}
+    asked = [(name, document) for name, task in loaded.items() for document in problems_of(task, limit)]
+    texts = [loaded[name].doc_to_text(document) + suffix for name, document in asked]
     chat = base_url is not None and is_chat(base_url)
     tokenizer = None if chat else load_tokenizer(model, revision)
     prompts: Sequence[Any] = list(map(chat_prompt, texts)) if tokenizer is None else prompt_ids(tokenizer, texts)
     questions = [
-        Question(name, document["id"], prompt, samples or loaded[name].config.repeats, decoding)
-        for (name, document, decoding), prompt in zip(asked, prompts, strict=True)
+        Question(name, document["id"], prompt, samples or loaded[name].config.repeats, decodings[name])
+        for (name, document), prompt in zip(asked, prompts, strict=True)
     ]
-    table = None if tokenizer is None else bytes_table(tokenizer)
-
-    def decode(ids: Sequence[int]) -> str:
-        assert tokenizer is not None  # a chat server gives text
-        return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def sampler() -> Sampler:
         if base_url is not None:
@@ -132,11 +121,11 @@ def run_eval(
     def lines(file: SampleFile) -> Iterator[dict[str, Any]]:
         for start in range(0, len(asked), GRADED_AT_ONCE):
             part = range(start, min(start + GRADED_AT_ONCE, len(asked)))
-            found = [answers(file, questions[i], decode, table) for i in part]
+            found = [answers(file, questions[i], tokenizer) for i in part]
             for name, task in loaded.items():
                 task.prepare([(asked[i][1], of) for i, of in zip(part, found, strict=True) if asked[i][0] == name])
             for i, of in zip(part, found, strict=True):
-                name, document, _ = asked[i]
+                name, document = asked[i]
                 figures = loaded[name].process_results(document, [of])
                 yield from sample_lines(name, document["id"], document, figures["responses"])
 

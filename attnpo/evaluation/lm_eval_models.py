@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 import torch
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation.lengths import bytes_table
 from attnpo.evaluation.questions import FIELDS, Decoding, Question, answers, ask, is_answered, stable_json
 from attnpo.evaluation.server import ServerSampler
 from attnpo.sampling.sampler import Sample, Sampler
@@ -123,13 +122,8 @@ def respond(lm: Any, requests: Sequence[Any]) -> list[str]:
                 with mixed:
                     ask(file, sampler, asked, seed, show=lm.rank == 0)
             tokenizer = lm.tokenizer if backend in ("hf", "vllm") else None
-            table = None if tokenizer is None else bytes_table(tokenizer)
-
-            def decode(ids: Sequence[int], tokenizer: Any = tokenizer) -> str:
-                return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
             for request in mine:
-                found[id(request)] = iter(answers(file, questions[id(request)], decode, table))
+                found[id(request)] = iter(answers(file, questions[id(request)], tokenizer))
     return [next(found[id(request)]) for request in requests]
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.evaluation.lengths import Generation, count_tokens
+from attnpo.evaluation.lengths import Generation, bytes_table, count_tokens
 from attnpo.sampling.sampler import Sampler
 from attnpo.sampling.store import Key, SampleFile
 
@@ -133,23 +133,22 @@ def is_answered(file: SampleFile, questions: Sequence[Question]) -> bool:
     return all(one.key(k) in file for one in questions for k in range(one.k))
 
 
-def answers(
-    file: SampleFile, question: Question, decode: Callable[[Sequence[int]], str], table: Sequence[bytes] | None
-) -> list[Generation]:
+def answers(file: SampleFile, question: Question, tokenizer: Any) -> list[Generation]:
     """The k responses to a question, read from the file.
 
     Args:
         file: of the samples.
         question: what was asked.
-        decode: the text of ids without the end token, special tokens included.
-        table: `attnpo.method.steps.token_bytes_table` of the tokenizer; None: whoever needs counts makes them.
+        tokenizer: of the model, to decode ids, special tokens included, and to count; None: the rows have texts, and
+            whoever needs counts makes them.
     """
     found = []
     for row in file.rows(question.key(k) for k in range(question.k)):
         ids, text = row["response_ids"], row.get("text")
         if text is None:
-            text = decode(ids[:-1] if row["finish"] == "stop" else ids)
-        counts = count_tokens(ids, table) if ids and table is not None else None
+            kept = ids[:-1] if row["finish"] == "stop" else ids
+            text = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        counts = count_tokens(ids, bytes_table(tokenizer)) if ids and tokenizer is not None else None
         found.append(Generation.make(text, ids or None, row["finish"], counts, row.get("usage"), row.get("seed")))
     return found
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
+from attnpo.errors import AttnPOError
 from attnpo.schema import STRICT, Count, Names, NotNegative, TopP
 
 RESPONSES_FOLDER = "responses"
@@ -17,9 +18,14 @@ EvaluationBackend = Literal["hf", "vllm", "server"]
 OpenAI-compatible server, which runs already."""
 
 
-def _check_address(backend: str, base_url: str | None) -> None:
+def check_address(backend: str, base_url: str | None) -> None:
+    """Check that an address is given with backend `server`, and with no other.
+
+    Raises:
+        AttnPOError: it is missing, or one too many.
+    """
     if (backend == "server") != (base_url is not None):
-        raise ValueError(f"base_url goes with backend server, and only with it; not {base_url!r} with {backend!r}")
+        raise AttnPOError(f"base_url goes with backend server, and only with it; not {base_url!r} with {backend!r}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,7 +49,7 @@ class EvaluateSection:
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_address(self.backend, self.base_url)
+        check_address(self.backend, self.base_url)
         return self
 
 
@@ -66,5 +72,5 @@ class FreeEvaluation:
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_address(self.backend, self.base_url)
+        check_address(self.backend, self.base_url)
         return self

@@ -93,10 +93,14 @@ def tasks_identity(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def generation_arguments(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How the tasks, or those of the groups, are decoded if nobody says otherwise: task -> lm-eval's arguments."""
+def generation_arguments(
+    names: Iterable[str], temperature: float | None = None, top_p: float | None = None, max_tokens: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """How the tasks, or those of the groups, are decoded, by lm-eval's arguments; None leaves what the YAML says."""
+    given = {"temperature": temperature, "top_p": top_p, "max_gen_toks": max_tokens}
+    changes = {name: value for name, value in given.items() if value is not None}
     return {
-        task: next(c["generation_kwargs"] for c in said if "generation_kwargs" in c)
+        task: {**next(c["generation_kwargs"] for c in said if "generation_kwargs" in c), **changes}
         for task, said in _said(names).items()
     }
 

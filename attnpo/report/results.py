@@ -20,7 +20,7 @@ from attnpo.report.page import Section, write_page
 from attnpo.report.rendered import Rendered
 from attnpo.report.table import NotRunError
 from attnpo.runs.derive import COMPANIONS, derive_all
-from attnpo.runs.plan import Job, Plans, plan_artefacts, plan_runs
+from attnpo.runs.plan import Job, Plans, plan_artefacts, plan_runs, titles
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE_OF_TRIALS
 from attnpo.statistics.tables import trial_table
@@ -148,9 +148,8 @@ def _about(finished: Mapping[Job, str | None], rendered: Rendered | None) -> str
 
 
 def _missing(finished: Mapping[Job, str | None]) -> str:
-    names = [job.title for job, date in finished.items() if not date]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"Not run yet: {', '.join(names[:12])}{more}." if names else ""
+    lacking = [job for job, date in finished.items() if not date]
+    return f"Not run yet: {titles(lacking)}." if lacking else ""
 
 
 @contextmanager

@@ -18,9 +18,6 @@ from attnpo.testbed import model_identity
 
 def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
     """The run under `folder`, there or not yet; what determines it are the options, the model and the tasks."""
-    given = {"temperature": options.temperature, "top_p": options.top_p, "max_gen_toks": options.max_tokens}
-    changes = {name: value for name, value in given.items() if value is not None}
-    defaults = generation_arguments(options.tasks)
     spec = {
         "kind": "eval",
         "method": Path(options.model).name,
@@ -29,7 +26,7 @@ def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
         "attnpo": attnpo.__version__,
         "evaluate": {name: value for name, value in asdict(options).items() if value is not None},
         "tasks": tasks_identity(options.tasks),
-        "generation": {task: {**arguments, **changes} for task, arguments in defaults.items()},
+        "generation": generation_arguments(options.tasks, options.temperature, options.top_p, options.max_tokens),
     }
     return Run.at(folder, spec)
 

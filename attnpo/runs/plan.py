@@ -92,6 +92,12 @@ class Job:
         return [*words, "--quick"] if profile.quick else words
 
 
+def titles(jobs: list[Job]) -> str:
+    """The first dozen jobs for people, and how many more there are."""
+    more = f" and {len(jobs) - 12} more" if len(jobs) > 12 else ""
+    return ", ".join(job.title for job in jobs[:12]) + more
+
+
 Plans = Mapping[str, list[Job] | AttnPOError]
 """Artefact to its jobs, or to why the profile cannot make it."""
 

@@ -144,7 +144,15 @@ class Recorder:
             yield i, 0, Sample([*prompt, seeds[i] % 1000], "length")
 
 
-def test_what_is_decoded_alike_is_asked_in_one_go(tmp_path: Path) -> None:
+class Tokenizer:
+    """Decodes ids to their list."""
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return f"text of {ids}"
+
+
+def test_what_is_decoded_alike_is_asked_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnpo.evaluation.questions.bytes_table", lambda tokenizer: [b"x"] * 1000)
     hot, cold, other = Decoding(1.0, 0.9, 8), Decoding(0.0, 1.0, 8), Decoding(1.0, 0.9, 8, {"min_p": 0.1})
     questions = [Question("t", f"p{i}", [i], 3, how) for i, how in enumerate((hot, cold, other, hot))]
     sampler: Any = Recorder(unit=4)
@@ -152,7 +160,7 @@ def test_what_is_decoded_alike_is_asked_in_one_go(tmp_path: Path) -> None:
         assert not is_answered(file, questions)
         ask(file, sampler, questions, 7, show=False)
         assert is_answered(file, questions)
-        found = [answers(file, one, lambda ids: f"text of {list(ids)}", None) for one in questions]
+        found = [answers(file, one, Tokenizer()) for one in questions]
     assert [call["prompts"] for call in sampler.calls] == [[[0]] * 3 + [[3]] * 3, [[1]], [[2]] * 3]
     assert [call["options"] for call in sampler.calls] == [{}, {}, {"min_p": 0.1}]
     expected = [derive(7, "t", "p0", k) for k in range(3)] + [derive(7, "t", "p3", k) for k in range(3)]

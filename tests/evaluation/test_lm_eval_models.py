@@ -103,7 +103,7 @@ def sample_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         return [Sample([*prompt, *map(ord, f" {n}"), 7], "stop") for prompt, n in zip(prompts, drawn, strict=True)]
 
     monkeypatch.setattr(sampling, "sample", sample)
-    monkeypatch.setattr(lm_eval_models, "bytes_table", lambda tokenizer: None)
+    monkeypatch.setattr("attnpo.evaluation.questions.bytes_table", lambda tokenizer: [bytes([c]) for c in range(128)])
 
 
 def requests(

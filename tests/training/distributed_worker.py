@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 from fakes import correctness
+from small_training import RESCALED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.testbed import MODEL_DIR, problems
@@ -22,23 +23,11 @@ LIMIT = 45
 def main(out: Path, full_forward: bool, length_reward: str) -> None:
     short = [p for p in problems.load("train") if p.chain <= 3][:40]
     config = AttnPOConfig(
+        **RESCALED | {"max_steps": 1},
         output_dir=str(out / "trainer"),
-        max_steps=1,
-        num_generations=8,  # a group lies on both processes
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
         max_completion_length=128,
-        learning_rate=1e-3,
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        report_to="none",
-        logging_steps=1,
-        save_strategy="no",
-        heads=[[2, 5], [3, 0]],
-        min_step_chars=1,
-        lone_trigger_chars=1,
-        credit={"warmup_steps": 0},
         length_reward=length_reward,
         length_reward_args={"limit": LIMIT} if length_reward == "dler" else None,
     )

@@ -16,6 +16,7 @@ from unittest import mock
 
 import datasets
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin, PartialState
+from small_training import RESCALED
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,7 +27,7 @@ from attnpo.testbed.traces import Habits, write_trace
 from attnpo.training.run import leave_process_group
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
-GROUP = 8
+GROUP = RESCALED["num_generations"]
 RIGHT = (7, 2)
 """How many responses of each of two problems are right, so that the processes score unequal numbers."""
 ROLLOUTS = GROUP * len(RIGHT)
@@ -62,24 +63,12 @@ def main(out: Path, processes: int, iterations: int) -> None:
 
     sharded = {"fsdp": True, "fsdp_config": {"version": 2}} if processes > 1 else {}
     args = AttnPOConfig(
+        **RESCALED,
         output_dir=str(out / "trainer"),
-        max_steps=2,
         num_iterations=iterations,
-        num_generations=GROUP,
         per_device_train_batch_size=4,
         gradient_accumulation_steps=ROLLOUTS // 4 // processes,
         max_completion_length=256,
-        learning_rate=1e-3,
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        report_to="none",
-        logging_steps=1,
-        save_strategy="no",
-        heads=[[2, 5], [3, 0]],
-        min_step_chars=1,
-        lone_trigger_chars=1,
-        credit={"warmup_steps": 0},
         scoring_batch_tokens=1,  # a pass a response
         **sharded,
     )
