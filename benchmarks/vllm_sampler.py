@@ -209,11 +209,11 @@ def through_lm_eval(backend: str, model: str, folder: Path) -> None:
     from lm_eval.models.vllm_causallms import VLLM
 
     assert backend == "vllm"
-    manager = task_manager({"samples": 4, "resume": str(folder / "responses")})
+    metadata = {"samples": 4, "resume": str(folder / "responses")}
     lm_eval.simple_evaluate(
         model=VLLM(pretrained=model, dtype="float32", enforce_eager=True, max_model_len=512, seed=0),
-        tasks=list(load_tasks(TASKS, manager).values()),
-        task_manager=manager,
+        tasks=list(load_tasks(TASKS, metadata).values()),
+        task_manager=task_manager(metadata),
         limit=12,
         gen_kwargs="temperature=1.0,top_p=1.0,max_gen_toks=256",
         apply_chat_template=True,

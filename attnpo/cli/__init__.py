@@ -1,4 +1,4 @@
-"""The command line: `attnpo template | probe | train | eval | study | table | report | run | check`."""
+"""The command line: `attnpo template | split | probe | train | eval | study | table | report | run | check`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import attnpo
+from attnpo.cli.data import split
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.machine import refusal
 from attnpo.cli.results import report, run, table
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))])
     try:
         commands: dict[str, Callable[..., Any]] = {
-            "template": template, "probe": probe, "train": train, "eval": evaluate, "study": study, "table": table,
-            "report": report, "run": run, "check": check,
+            "template": template, "split": split, "probe": probe, "train": train, "eval": evaluate, "study": study,
+            "table": table, "report": report, "run": run, "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,

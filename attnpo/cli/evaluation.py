@@ -56,7 +56,8 @@ def evaluate(
         artefact: with a profile: one of its artefacts with an evaluation of its own, in place of the profile's.
         model: without a profile: a folder, a hub name, or `testbed`, the embedded model.
         revision: of a model on the hub.
-        tasks: without a profile: names of tasks or groups, such as attnpo_math.
+        tasks: without a profile: names of tasks or groups, such as attnpo_math, and files of your own problems, such
+            as test.jsonl (.jsonl, .json, .csv, .parquet; problem and answer in each row).
         backend: what samples: `hf` (transformers), `vllm`, or `server`, an OpenAI-compatible one at --base-url; if not
             given, the profile's or hf. Another backend is another run.
         base_url: the server's whole address, such as http://localhost:8000/v1/completions.
@@ -157,7 +158,7 @@ def check(
         write: measure a baseline and write it to this file.
         model: hub name or folder; with --against the baseline's own if not given, else `testbed`, the embedded one.
         revision: of a model on the hub.
-        tasks: names of tasks or groups; attnpo_testbed_test if not given.
+        tasks: names of tasks or groups, and files of your own problems; attnpo_testbed_test if not given.
         limit: problems of each task; 64 if not given.
         samples: responses a problem, k; 8 if not given.
         temperature: 1 if not given; 0 is greedy (take one sample then).

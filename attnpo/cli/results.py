@@ -163,7 +163,8 @@ def run(
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
         print("\n".join(expected), file=sys.stderr)
         return
-    asked = {task for job in left if job.kind == "eval" for task in job.run.spec["evaluate"]["tasks"]}
+    evaluated = {(job.artefact or "", str(job.method)) for job in left if job.kind == "eval"}
+    asked = {task for own, name in evaluated for task in loaded.narrowed(own).evaluation_of(name).tasks}
     check_tasks(asked, confirm_run_unsafe_code)
     if any(job.kind == "train" for job in left):
         check_launcher(loaded.launch.train)

@@ -16,7 +16,7 @@ from attnpo.evaluation.questions import FIELDS, Decoding, Question, answers, ask
 from attnpo.evaluation.responses import sample_lines
 from attnpo.evaluation.server import chat_prompt, connect, is_chat
 from attnpo.evaluation.settings import RESPONSES_FOLDER, EvaluationBackend, check_address
-from attnpo.evaluation.tasks import check_tasks, generation_arguments
+from attnpo.evaluation.tasks import FILE_TASK, check_tasks, data_files, generation_arguments
 from attnpo.files import atomic_write_jsonl
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import context_of, load_tokenizer, model_config
@@ -56,7 +56,7 @@ def run_eval(
     Args:
         model: `testbed`, the embedded one, a folder or a hub id; its tokenizer's chat template is applied. With a
             server, also the name under which the server knows it.
-        tasks: names of tasks or groups, such as `attnpo_testbed`.
+        tasks: names of tasks or groups, such as `attnpo_testbed`, and data files, see `attnpo.evaluation.tasks`.
         out_dir: where `samples.jsonl` is written, once it is complete. `responses/` holds the responses so far; the
             caller deletes it when it needs no resuming any more.
         samples: k, the number of responses to each problem; None: each task's own number.
@@ -88,7 +88,7 @@ def run_eval(
     if backend == "server" and processes not in (None, 1):
         raise AttnPOError(f"{processes} processes with backend server: one asks; batch_size is its requests at once")
     check_tasks(tasks, confirm_run_unsafe_code)
-    loaded = load_tasks(tasks, task_manager({"tokenizer": model}))
+    loaded = load_tasks(tasks, {"tokenizer": model})
     arguments = generation_arguments(tasks, temperature, top_p, max_tokens)
     decodings = {name: Decoding.of(arguments[name], name) for name in loaded}
     asked = [(name, document) for name, task in loaded.items() for document in problems_of(task, limit)]
@@ -150,13 +150,24 @@ def task_manager(metadata: dict[str, Any] | None = None) -> Any:
     return TaskManager(include_path=tasks_folder(), include_defaults=False, metadata=metadata)
 
 
-def load_tasks(names: list[str], manager: Any = None) -> dict[str, Any]:
-    """Our tasks of these names, with groups resolved: name -> task.
+def load_tasks(names: list[str], metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Our tasks of these names, with groups resolved, and those of data files: name -> task.
+
+    Args:
+        names: of tasks, groups and data files.
+        metadata: the content of `--metadata`.
 
     Raises:
-        AttnPOError: a task's data is out of reach.
+        AttnPOError: a task's data is out of reach, or a data file cannot be read.
     """
-    return (manager or task_manager()).load(list(names))["tasks"]
+    files = {file: name for name, file in data_files(names).items()}
+
+    def of_file(file: str) -> Any:
+        task = task_manager({**(metadata or {}), "file": file}).load(FILE_TASK)["tasks"][FILE_TASK]
+        task.config.task = files[file]
+        return task
+
+    return task_manager(metadata).load([of_file(name) if name in files else name for name in names])["tasks"]
 
 
 def problems_of(task: Any, limit: int | None = None) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from attnpo.evaluation.lm_eval_models import REQUEST_TYPE, Plan, add_method
 add_method()
 
 OPTIONS = (
-    *("samples", "resume", "thinking", "source", "data_dir"),
+    *("samples", "resume", "thinking", "source", "data_dir", "file"),
     *("start_date", "end_date", "release", "isolation", "image", "workers"),
 )
 """Keys of the metadata that are a user's to set, without those that a model's arguments have too."""

@@ -33,6 +33,7 @@ class EvaluateSection:
     """What an evaluation samples, and how."""
 
     tasks: Names
+    """Names of tasks and groups, and paths of data files, from the current folder."""
     samples: Count | None
     """Responses per problem, k; null: each task's own."""
     temperature: NotNegative = 0.6

@@ -1,4 +1,8 @@
-"""What the YAML files of our lm-eval tasks say: the groups, and which tasks run programs that a model wrote."""
+"""What the YAML files of our lm-eval tasks say: the groups, and which tasks run programs that a model wrote.
+
+Wherever a task is named, the path of a data file may stand too: a task of its problems, asked and graded as the math
+tasks are. The task's name is the file's without its ending.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,12 @@ from typing import Any
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.lm_eval_hook import tasks_folder
 from attnpo.files import canonical_json, sha256_file
+from attnpo.problems import training_sets
 from attnpo.problems.benchmarks import DATA_VARIABLE
+from attnpo.problems.problem import problems_digest
+
+FILE_TASK = "attnpo_file"
+"""The task whose YAML file says how the problems of data files are asked. Its own name is for lm-eval alone."""
 
 
 def _task_configs() -> Iterator[dict[str, Any]]:
@@ -62,12 +71,16 @@ def check_tasks(names: Iterable[str], confirmed: bool) -> None:
     """Check that tasks and groups are ours, and that the user agreed if one of them runs programs that a model wrote.
 
     Raises:
-        AttnPOError: one is not ours, or runs such programs while `confirmed` is false.
+        AttnPOError: one is neither ours nor a data file, or runs such programs while `confirmed` is false; or as
+            `data_files`.
     """
     groups, names = task_groups(), list(names)
-    known = {*groups, *(str(content["task"]) for content in _task_configs() if "group" not in content)}
-    if unknown := [name for name in names if name not in known]:
-        raise AttnPOError(f"there is no task {unknown[0]!r}; ours are {', '.join(sorted(known))}")
+    known = _known() - {FILE_TASK}
+    if unknown := [name for name in names if name not in {*known, *data_files(names).values()}]:
+        raise AttnPOError(
+            f"there is no task {unknown[0]!r}; ours are {', '.join(sorted(known))}; problems of your own are named by "
+            f"their file ({', '.join(training_sets.FILES)}), and attnpo split makes files of a hub data set"
+        )
     wanted = {task for name in names for task in groups.get(name, [name])}
     unsafe = {str(content["task"]) for content in _task_configs() if content.get("unsafe_code")} & wanted
     if unsafe and not confirmed:
@@ -77,16 +90,55 @@ def check_tasks(names: Iterable[str], confirmed: bool) -> None:
         )
 
 
+def _known() -> set[str]:
+    """The names of our tasks and groups."""
+    return {str(content.get("group") or content["task"]) for content in _task_configs()}
+
+
+def data_files(names: Iterable[str]) -> dict[str, str]:
+    """The data files among the names of tasks: the file's own name without its ending -> its path, as given.
+
+    What is neither a name of ours nor a path is left out.
+
+    Raises:
+        AttnPOError: two files have one name, or one has that of a task or group of ours.
+    """
+    paths, files = [name for name in names if training_sets.is_local(name)], dict[str, str]()
+    known = _known() if paths else set()
+    for file in (path for path in paths if path not in known):
+        name = Path(file).stem
+        if name in known or files.setdefault(name, file) != file:
+            other = "a task of ours" if name in known else files[name]
+            raise AttnPOError(
+                f"{file}: in tables its name would be {name!r}, which is that of {other}; rename the file, or leave "
+                "one of the two out"
+            )
+    return files
+
+
+def task_names(names: Iterable[str]) -> list[str]:
+    """The names with those of data files in place of their paths; raises as `data_files`."""
+    names = list(names)
+    of_files = {file: name for name, file in data_files(names).items()}
+    return [of_files.get(name, name) for name in names]
+
+
 def tasks_identity(names: Iterable[str]) -> dict[str, str]:
-    """What tells an evaluation of these tasks or groups from another: task -> SHA-256.
+    """What tells an evaluation of these tasks, groups or data files from another: task -> SHA-256.
 
     It covers all that the task's YAML file and those it includes say (prompt, samples a problem, sampling, pinned
-    sources), and the problems where they are read from the folder in `ATTNPO_DATA`.
+    sources), and the problems where they are read from the folder in `ATTNPO_DATA` or from a data file.
+
+    Raises:
+        AttnPOError: a data file that cannot be read, see `attnpo.problems.training_sets.load`; or as `data_files`.
     """
-    found = {}
+    names = list(names)
+    files, found = data_files(names), {}
     for task, said in _said(names).items():
         benchmark = next((c["metadata"].get("benchmark") for c in said if c.get("metadata")), None)
         data = [sha256_file(path) for path in _local_files(str(benchmark))]
+        if task in files:
+            data = [_digest_of(files[task])]
         content = [{key: value for key, value in c.items() if key != "path"} for c in said]
         about = [content, data[0] if len(data) == 1 else data or None]
         found[task] = hashlib.sha256(canonical_json(about).encode()).hexdigest()
@@ -105,13 +157,27 @@ def generation_arguments(
     }
 
 
+def _digest_of(file: str) -> str:
+    """`problems_digest` of a data file. It is read again only if it has changed."""
+    path = Path(file).expanduser()
+    found = path.stat() if path.is_file() else None
+    return _read_digest(file, *((found.st_size, found.st_mtime_ns) if found else (0, 0)))
+
+
+@functools.cache
+def _read_digest(file: str, size: int, changed: int) -> str:
+    return problems_digest(training_sets.load(file, ""))
+
+
 def _said(names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     """Task -> the contents of its YAML file and of those it includes, in this order; groups are resolved."""
-    groups = task_groups()
+    groups, names = task_groups(), list(names)
     configs = {str(content["task"]): content for content in _task_configs() if "group" not in content}
     found = {}
-    for task in sorted({task for name in names for task in groups.get(name, [name])} & set(configs)):
-        said = found[task] = [configs[task]]
+    wanted = {task: task for name in names for task in groups.get(name, [name]) if task in configs}
+    wanted |= dict.fromkeys(data_files(names), FILE_TASK)
+    for task, config in sorted(wanted.items()):
+        said = found[task] = [configs[config]]
         while include := said[-1].get("include"):
             path = (said[-1]["path"].parent / include).resolve()
             said.append({"path": path, **_read(path)})

@@ -63,9 +63,9 @@ def load(source: str, split: str, revision: str | None = None) -> list[Problem]:
 def _of_file(path: Path) -> Iterator[Row]:
     """The rows, numbered from 1; those of JSON lines have the number of their line."""
     if path.is_dir():
-        raise AttnPOError(f"{path}: `data` in the profile is a folder; {_REMEDY}")
+        raise AttnPOError(f"{path}: a folder, no data file; {_REMEDY}")
     if not path.is_file():
-        raise AttnPOError(f"{path}: no such data file; check `data` in the profile")
+        raise AttnPOError(f"{path}: no such data file; check its path, which is from the current folder")
     kind = path.suffix.lower()
     if kind not in FILES:
         raise AttnPOError(f"{path}: files that end in {kind or 'nothing'} are not read; {_REMEDY}")
@@ -119,8 +119,8 @@ def _of_hub(source: str, split: str, revision: str | None) -> Iterator[Row]:
 
     if revision is None:
         logger.warning(
-            "data set %s has no revision: later runs may see other problems; set `data_revision` in the profile to the "
-            "hub's commit",
+            "data set %s has no revision: later runs may see other problems; name the hub's commit (`data_revision` in "
+            "the profile, --revision of attnpo split)",
             source,
         )
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import attnpo
 from attnpo.evaluation.settings import FreeEvaluation
-from attnpo.evaluation.tasks import check_tasks, generation_arguments, tasks_identity
+from attnpo.evaluation.tasks import check_tasks, generation_arguments, task_names, tasks_identity
 from attnpo.runs.store import Run
 from attnpo.schema import check_seed
 from attnpo.testbed import model_identity
@@ -24,11 +24,15 @@ def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
         "seed": check_seed(seed),
         "model": model_identity(options.model, options.revision),
         "attnpo": attnpo.__version__,
-        "evaluate": {name: value for name, value in asdict(options).items() if value is not None},
+        "evaluate": {**_given(options), "tasks": task_names(options.tasks)},
         "tasks": tasks_identity(options.tasks),
         "generation": generation_arguments(options.tasks, options.temperature, options.top_p, options.max_tokens),
     }
     return Run.at(folder, spec)
+
+
+def _given(options: FreeEvaluation) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if value is not None}
 
 
 def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: int | None, consent: bool) -> Path:
@@ -47,7 +51,7 @@ def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: in
     check_tasks(options.tasks, consent)
     run = free_run(options, seed, folder)
     words = ["attnpo", "eval", "--seed", str(seed), *(["--confirm-run-unsafe-code"] if consent else [])]
-    for name, value in run.spec["evaluate"].items():
+    for name, value in _given(options).items():
         words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
 
     def work(run_folder: Path) -> Iterable[Path]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import shutil
 import sys
@@ -27,9 +26,9 @@ from typing import Any, Literal
 import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
-from attnpo.evaluation.tasks import tasks_identity
-from attnpo.files import canonical_json
+from attnpo.evaluation.tasks import data_files, task_names, tasks_identity
 from attnpo.probing.settings import ProbeSection, StepsSection
+from attnpo.problems.problem import problems_digest
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
@@ -134,8 +133,7 @@ def problems_identity(data: str, split: str, revision: str | None = None) -> str
         return data if revision is None else f"{data}@{revision}"
     from attnpo.testbed import load_problems
 
-    rows = [[item.id, item.text, item.answer] for item in load_problems(data, split)]
-    return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
+    return problems_digest(load_problems(data, split))
 
 
 def probe_spec(profile: Profile) -> dict[str, Any]:
@@ -172,14 +170,16 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
 def eval_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What determines an evaluation of a method's model, or of the untrained one (`base`)."""
     section = profile.evaluation_of(method)
-    testbed = any(task.startswith(_TESTBED_TASK) for task in section.tasks)
+    files = data_files(section.tasks).values()
+    testbed = any(task.startswith(_TESTBED_TASK) for task in section.tasks if task not in files)
+    others = [task for task in section.tasks if not testbed or task in files]
     splits = ("validation",) if "@" in method else ("test", "shifted")
     return {
         **_common(profile, "eval", seed),
         "method": method,
-        "evaluate": _in_spec(section),
+        "evaluate": {**_in_spec(section), "tasks": task_names(section.tasks)},
         "problems": [problems_identity(EMBEDDED, split) for split in splits] if testbed else None,
-        **({} if testbed else {"tasks": tasks_identity(section.tasks)}),
+        **({"tasks": tasks_identity(others)} if others else {}),
         "train": None if method in BASES else run_id(train_spec(profile, method, seed)),
     }
 

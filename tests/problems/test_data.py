@@ -89,8 +89,8 @@ def test_folders_and_paths_never_go_to_the_hub(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "some" / "set").mkdir(parents=True)
     (tmp_path / "some" / "file").touch()
     for source, message in (
-        ("some/set", "some/set: `data` in the profile is a folder; give a file"),
-        (str(tmp_path), "is a folder"),
+        ("some/set", "some/set: a folder, no data file; give a file"),
+        (str(tmp_path), "a folder, no data file"),
         ("some/file", "some/file: files that end in nothing are not read"),
         ("./other", "other: no such data file"),
         ("a/b/c", "a/b/c: no such data file"),
@@ -104,7 +104,7 @@ def test_folders_and_paths_never_go_to_the_hub(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_file_says_where_to_look(tmp_path: Path) -> None:
-    with pytest.raises(AttnPOError, match="no such data file; check `data` in the profile"):
+    with pytest.raises(AttnPOError, match="no such data file; check its path"):
         load_problems(str(tmp_path / "none.jsonl"), "any")
 
 
@@ -133,7 +133,7 @@ def test_a_hub_data_set_is_loaded_at_its_revision(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "some/set has no revision" in record.message
-    assert "set `data_revision` in the profile" in record.message
+    assert "`data_revision` in the profile" in record.message
 
 
 def test_the_oracle_labels_testbed_problems_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,27 @@ def test_the_template_is_a_complete_profile(mine: Path) -> None:
         training_config(profile.steps, profile.trained(), profile.method(method), 0, [(16, 2)], mine.parent)
     assert load_profile(str(mine), quick=True).trained().steps == 2
     assert main(["run", "all", "--profile", str(mine), "--dry-run"]) == 0
+
+
+def test_the_template_takes_the_files_of_a_split(mine: Path) -> None:
+    text = mine.read_text()
+    assert "attnpo split problems.jsonl --out data " in text
+    rows = [json.dumps({"problem": f"{i} + {i}", "answer": 2 * i}) for i in range(60)]
+    (mine.parent / "problems.jsonl").write_text("\n".join(rows))
+    assert main(["split", "problems.jsonl", "--out", "data"]) == 0
+    for old, new in (
+        ("data: problems.jsonl", "data: data/train.jsonl"),
+        ("[attnpo_math500]", "[data/test.jsonl]"),
+        ("[attnpo_gsm8k]", "[data/validation.jsonl]"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    mine.write_text(text)
+    profile = load_profile(str(mine))
+    assert list(eval_spec(profile, "attnpo", 0)["tasks"]) == ["test"]
+    assert list(eval_spec(profile, "tlmre@1", 100)["tasks"]) == ["validation"]
+    for artefact in ("table1", "tune"):
+        assert main(["run", artefact, "--profile", str(mine), "--dry-run"]) == 0
 
 
 def test_every_section_of_a_profile_is_in_the_template_and_every_key_has_a_word(mine: Path) -> None:
