@@ -13,6 +13,7 @@ from attnpo.errors import AttnPOError
 from attnpo.runs.plan import check_sections, probe_spec, study_spec, train_spec
 from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
+from attnpo.testbed import check_model
 
 
 def template() -> None:
@@ -30,6 +31,7 @@ def probe(profile: ProfileName, quick: bool = False, results: Results = None) ->
     """
     loaded = load_profile(profile, quick)
     check_sections(loaded, ["probe"])
+    check_model(loaded.model)
     run = Run.at(results_dir_of(loaded, results), probe_spec(loaded))
 
     def work(folder: Path) -> Iterable[Path]:
@@ -62,6 +64,7 @@ def train(
     """
     loaded = load_profile(profile, quick)
     check_sections(loaded, ["train"], [method])
+    check_model(loaded.model)
     results_dir = results_dir_of(loaded, results)
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
@@ -104,6 +107,7 @@ def study(
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
     check_sections(loaded, [kind], [] if method is None else [method])
+    check_model(loaded.model)
     run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
     command = f"attnpo study {kind} {loaded.option}"
     command += "" if method is None else f" --method {method} --seed {seed}"

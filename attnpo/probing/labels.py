@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from attnpo.errors import AttnPOError
 from attnpo.problems.problem import Problem
-from attnpo.testbed import EMBEDDED, oracle
-from attnpo.testbed.problems import ChainProblem
+from attnpo.testbed import oracle
+from attnpo.testbed.problems import SCALES, ChainProblem
 
 Labeler = Callable[[Problem, Sequence[str]], list[bool]]
 
@@ -24,12 +24,13 @@ def oracle_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool]:
     """
     if not isinstance(problem, ChainProblem):
         raise AttnPOError(
-            f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; set data: {EMBEDDED}"
+            f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; "
+            f"set data: {' or '.join(SCALES)}"
         )
     return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem, step_texts)]
 
 
-LABELERS: dict[str, Labeler] = {EMBEDDED: oracle_labels}
+LABELERS: dict[str, Labeler] = dict.fromkeys(SCALES, oracle_labels)
 """A profile's `data` to the labels of its steps."""
 
 
