@@ -75,8 +75,8 @@ def check_tasks(names: Iterable[str], confirmed: bool) -> None:
             `data_files`.
     """
     groups, names = task_groups(), list(names)
-    known = _known() - {FILE_TASK}
-    if unknown := [name for name in names if name not in {*known, *data_files(names).values()}]:
+    known, files = _known() - {FILE_TASK}, data_files(names).values()
+    if unknown := [name for name in names if name not in known and name not in files]:
         raise AttnPOError(
             f"there is no task {unknown[0]!r}; ours are {', '.join(sorted(known))}; problems of your own are named by "
             f"their file ({', '.join(training_sets.FILES)}), and attnpo split makes files of a hub data set"
@@ -160,12 +160,11 @@ def generation_arguments(
 def _digest_of(file: str) -> str:
     """`problems_digest` of a data file. It is read again only if it has changed."""
     path = Path(file).expanduser()
-    found = path.stat() if path.is_file() else None
-    return _read_digest(file, *((found.st_size, found.st_mtime_ns) if found else (0, 0)))
+    return _read_digest(file, sha256_file(path) if path.is_file() else "")
 
 
 @functools.cache
-def _read_digest(file: str, size: int, changed: int) -> str:
+def _read_digest(file: str, content: str) -> str:
     return problems_digest(training_sets.load(file, ""))
 
 
