@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from attnpo.cli.common import ProfileName, Results, about, compute, heads_file_of, need, results_dir_of, trained_model
 from attnpo.errors import AttnPOError
-from attnpo.runs.plan import check_sections, probe_spec, study_spec, train_spec
+from attnpo.probing.settings import LabelSource, Phrases, ProbeSection, Source, StepsSection
+from attnpo.runs.plan import check_sections, spec_of_probe, study_spec, train_spec
 from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
+from attnpo.sampling.settings import Backend
+from attnpo.schema import build
 
 
 def template() -> None:
@@ -20,28 +24,133 @@ def template() -> None:
     print(TEMPLATE.read_text(encoding="utf-8"), end="")
 
 
-def probe(profile: ProfileName, quick: bool = False, results: Results = None) -> None:
+def probe(
+    profile: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE.yaml")] = None,
+    model: str | None = None,
+    revision: str | None = None,
+    data: str | None = None,
+    data_revision: str | None = None,
+    split: str | None = None,
+    labels: LabelSource | None = None,
+    problems: int | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    batch_size: int | None = None,
+    backend: Backend | None = None,
+    heads: int | None = None,
+    phrases: Phrases | None = None,
+    min_chars: int | None = None,
+    seed: int | None = None,
+    quick: bool = False,
+    results: Results = None,
+) -> None:
     """Rank the attention heads: sample responses, label and score their steps, write heads.json.
+
+    attnpo probe --model MODEL --data problems.jsonl --labels first_answer needs no profile. It ends with the heads as a
+    line for a profile, or with the reasons why the evidence is too thin for that. A killed probe goes on where it
+    stood: each response is kept.
 
     Args:
         profile: a name in reproduce/profiles, or a YAML file.
+        model: without a profile: a folder, a hub name, or `testbed`, the embedded model.
+        revision: of a model on the hub.
+        data: without a profile: a file of problems (.jsonl, .json, .csv, .parquet; problem and answer in each row), a
+            hub data set, or `testbed`.
+        data_revision: of a hub data set.
+        split: of a hub data set or the testbed; train if not given.
+        labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
+            states the gold answer are redundant) or `oracle` (exact, for the testbed's problems alone).
+        problems: how many are asked; 128 if not given.
+        samples: responses a problem; 4 if not given.
+        temperature: of sampling; 1 if not given.
+        max_tokens: budget of a response; 4096 if not given.
+        batch_size: hf: responses generated at once; 32 if not given.
+        backend: what samples: `hf` (transformers), if not given, or `vllm`.
+        heads: how many of the best are named at the end; 3 if not given.
+        phrases: phrase set that cuts the thinking into steps; `corrected` if not given.
+        min_chars: steps shorter than this many characters merge into a neighbour; 80 if not given.
+        seed: without a profile: of the sampling and of the intervals; 0 if not given.
         quick: merge the profile's section `quick`; results go to results/NAME-quick.
-        results: folder of results; the checkout's results/ if not given.
+        results: folder of results; if not given, the checkout's results/ with a profile, else attnpo-probe.
     """
-    loaded = load_profile(profile, quick)
-    check_sections(loaded, ["probe"])
-    run = Run.at(results_dir_of(loaded, results), probe_spec(loaded))
+    whence = {"model": model, "revision": revision, "data": data, "data_revision": data_revision}
+    cut = {"phrases": phrases, "min_chars": min_chars}
+    section = {
+        "labels": labels, "split": split, "problems": problems, "samples": samples, "temperature": temperature,
+        "max_completion_tokens": max_tokens, "batch_size": batch_size, "backend": backend, "heads": heads,
+    }  # fmt: skip
+    alone = _given({**whence, **cut, **section, "seed": seed})
+    if profile is not None:
+        if alone:
+            name = next(iter(alone)).replace("max_completion", "max").replace("_", "-")
+            raise AttnPOError(f"--{name} is the profile's business; leave it or --profile out")
+        loaded = load_profile(profile, quick)
+        check_sections(loaded, ["probe"])
+        _probed(
+            results_dir_of(loaded, results),
+            (loaded.source, loaded.steps, loaded.probed()),
+            0,
+            f"attnpo probe {loaded.option}",
+            about(loaded),
+        )
+        return
+    if model is None or data is None or labels is None:
+        raise AttnPOError("give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE")
+    defaults = {"problems": 128, "samples": 4, "max_completion_tokens": 4096, "batch_size": 32}
+    settings = build(ProbeSection, {**defaults, **_given(section)}, "probe")
+    source = build(Source, {**_given(whence), "revision": revision}, "probe")
+    words = ["attnpo", "probe"]
+    for name, value in alone.items():
+        words += [f"--{name.replace('max_completion', 'max').replace('_', '-')}", str(value)]
+    run = _probed(
+        (results or Path("attnpo-probe")).absolute(),
+        (source, build(StepsSection, _given(cut), "probe"), settings),
+        seed or 0,
+        shlex.join(words),
+        {"profile": None, "quick": False},
+    )
+    _say_heads(run.folder / "heads.json", settings.heads)
 
-    def work(folder: Path) -> Iterable[Path]:
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _probed(
+    folder: Path,
+    asked: tuple[Source, StepsSection, ProbeSection],
+    seed: int,
+    command: str,
+    context: dict[str, Any],
+) -> Run:
+    """The probe under `folder`, done now unless it was done already."""
+    run = Run.at(folder, spec_of_probe(*asked, seed))
+
+    def work(run_folder: Path) -> Iterable[Path]:
         from attnpo.probing.heads import HeadRanking
         from attnpo.probing.probe import run_probe
         from attnpo.report.figures import heads_heatmap
 
-        path = run_probe(loaded.source, loaded.steps, loaded.probed(), folder, heads_file=run.new / "heads.json")
-        (folder / "figures").mkdir(exist_ok=True)
-        return [path, *heads_heatmap(HeadRanking.load(path), folder / "figures" / "heads")]
+        path = run_probe(*asked, run_folder, seed, heads_file=run.new / "heads.json")
+        (run_folder / "figures").mkdir(exist_ok=True)
+        return [path, *heads_heatmap(HeadRanking.load(path), run_folder / "figures" / "heads")]
 
-    compute(run, f"attnpo probe {loaded.option}", work, about(loaded))
+    compute(run, command, work, context)
+    return run
+
+
+def _say_heads(path: Path, count: int) -> None:
+    """Print the heads as a line for a profile, or why they are not to be relied on."""
+    from attnpo.probing.heads import HeadRanking
+
+    ranking = HeadRanking.load(path)
+    best = ranking.best(min(count, len(ranking.heads)))
+    if doubts := ranking.doubts(len(best)):
+        print(f"the evidence is too thin to name heads: {'; '.join(doubts)}; raise --problems or --samples")
+    else:
+        print(f"heads: {[[head.layer, head.head] for head in best]}")
+    print(path)
 
 
 def train(
@@ -127,8 +236,9 @@ def study(
             return [studies.run_responses(source, section, folder)]
         if kind == "ensemble":
             assert heads_file is not None  # its spec has the probe
-            draws = loaded.probed().bootstrap
-            return [studies.run_ensemble(source, steps, section, responses, heads_file, folder, bootstrap=draws)]
+            probed = loaded.probed()
+            how: dict[str, Any] = {"labels": probed.labels, "bootstrap": probed.bootstrap}
+            return [studies.run_ensemble(source, steps, section, responses, heads_file, folder, **how)]
         heads = studies.key_focus_heads(section, heads_file, loaded.n_heads)
         if kind == "intervention":
             return [studies.run_intervention(source, steps, section, heads, responses, folder)]

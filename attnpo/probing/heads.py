@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from attnpo.method.attention import Head
     from attnpo.method.ranking import StepRankingAccuracy
 
+FEW_RESPONSES = 30
+"""Below so many responses with steps of both kinds, an interval over responses means little."""
+WIDE = 0.2
+"""An interval of Step Ranking Accuracy that is wider tells good heads from middling ones no more."""
 _REMEDY = "write it again with `attnpo probe`"
 
 
@@ -78,6 +82,20 @@ class HeadRanking:
     def top(self, n: int) -> list[Head]:
         """`best(n)` as (layer, head)."""
         return [(entry.layer, entry.head) for entry in self.best(n)]
+
+    def doubts(self, n: int) -> list[str]:
+        """Why the best n heads are not to be relied on, a sentence each; empty: nothing speaks against them."""
+        best = self.best(min(n, len(self.heads)))
+        found = []
+        if self.n_responses < FEW_RESPONSES:
+            found.append(f"only {self.n_responses} responses have steps of both kinds, {FEW_RESPONSES} are wanted")
+        wide = max(head.high - head.low for head in best)
+        if wide > WIDE:
+            found.append(f"an interval of Step Ranking Accuracy is {wide:.2f} wide, at most {WIDE} is wanted")
+        if chance := [head for head in best if head.low <= 0.5]:
+            names = ", ".join(f"({head.layer}, {head.head}) at {head.sra:.3f}" for head in chance)
+            found.append(f"not clearly above chance, .5: {names}")
+        return found
 
     def matrix(self) -> np.ndarray:
         """(layers, heads) float64 SRA for a heat map; NaN where nothing was measured."""

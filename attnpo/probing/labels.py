@@ -1,7 +1,7 @@
-"""Labels of steps: essential or redundant.
+"""Labels of steps: essential, redundant or unlabelled, from one of several sources.
 
-The testbed's oracle is exact. Labels from elsewhere, by step ablation or by LLM judges, take the same form: a function
-from a problem and the texts of a response's steps to one bool per step.
+The testbed's oracle is exact, and is there for its problems alone. `first_answer` needs nothing but the gold answer. A
+source labels the steps of correct responses, each by itself.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attnpo.errors import AttnPOError
+from attnpo.grading.stated import states_answer
+from attnpo.probing.settings import LabelSource
 from attnpo.problems.problem import Problem
 from attnpo.testbed import EMBEDDED, oracle
 from attnpo.testbed.problems import ChainProblem
 
-Labeler = Callable[[Problem, Sequence[str]], list[bool]]
+Labels = Sequence[bool | None]
+"""Of K steps: True is essential, False redundant, None unlabelled."""
+Labeler = Callable[[Problem, Sequence[str]], Labels]
+"""From a problem and the texts of the K steps of a response."""
 
 
 def oracle_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool]:
@@ -29,16 +34,39 @@ def oracle_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool]:
     return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem, step_texts)]
 
 
-LABELERS: dict[str, Labeler] = {EMBEDDED: oracle_labels}
-"""A profile's `data` to the labels of its steps."""
+def first_answer_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool | None]:
+    """Steps behind the first one that states the gold answer are redundant, it and those before it essential.
+
+    So redundant steps before the first answer are taken for essential ones. A response that never states the gold
+    answer in its thinking, or states it in its last step only, tells nothing: all of its steps are unlabelled. The rule
+    is that of DECS (2509.25827) and LC-R1 (2506.14755), with `attnpo.grading.stated` in place of their models.
+    """
+    first = next((k for k, text in enumerate(step_texts) if states_answer(text, problem.answer)), len(step_texts) - 1)
+    if first >= len(step_texts) - 1:
+        return [None] * len(step_texts)
+    return [k <= first for k in range(len(step_texts))]
 
 
-def labeler_for(data: str) -> Labeler:
-    """The labels of a profile's `data`.
+SOURCES: dict[LabelSource, Labeler] = {"oracle": oracle_labels, "first_answer": first_answer_labels}
+"""By the name in a profile's `probe.labels`."""
+EXACT = (EMBEDDED,)
+"""Names in a profile's `data` of problems that the oracle knows."""
+
+
+def has_oracle(data: str) -> bool:
+    """Whether the oracle labels the steps of responses to a profile's `data`."""
+    return data in EXACT
+
+
+def labeler_for(source: LabelSource, data: str) -> Labeler:
+    """The labels by a source of the steps of responses to a profile's `data`.
 
     Raises:
-        AttnPOError: none are known.
+        AttnPOError: the oracle, for other data than the testbed's.
     """
-    if data not in LABELERS:
-        raise AttnPOError(f"no step labels for data {data!r}; labels are known for {', '.join(LABELERS)}")
-    return LABELERS[data]
+    if source == "oracle" and not has_oracle(data):
+        others = ", ".join(name for name in SOURCES if name != "oracle")
+        raise AttnPOError(
+            f"labels 'oracle' are known for {', '.join(EXACT)} alone, not for data {data!r}; choose {others}"
+        )
+    return SOURCES[source]

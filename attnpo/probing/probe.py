@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from attnpo.method.ranking import step_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import Labeler, labeler_for
+from attnpo.probing.labels import Labeler, Labels, labeler_for
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
@@ -64,7 +65,7 @@ def run_probe(
     Raises:
         AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
     """
-    label = labeler_for(source.data)
+    label = labeler_for(settings.labels, source.data)
     tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, settings.split, source.data_revision)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
@@ -76,8 +77,8 @@ def run_probe(
     scores, labels = score_responses(label, steps, model, tokenizer, correct)
     if not scores:
         raise AttnPOError(
-            f"none of {len(correct)} correct responses has essential and redundant steps; raise probe.problems or "
-            "probe.samples, or check steps.phrases and steps.min_chars"
+            f"none of {len(correct)} correct responses has essential and redundant steps by labels "
+            f"{settings.labels!r}; raise probe.problems or probe.samples, or check steps.phrases and steps.min_chars"
         )
     ranking = HeadRanking.of(
         step_ranking_accuracy(scores, labels, n_resamples=settings.bootstrap, seed=seed),
@@ -86,11 +87,14 @@ def run_probe(
         revision=source.revision,
         phrase_set=steps.phrases,
         min_chars=steps.min_chars,
-        label_source=f"{source.data} oracle",
+        label_source=f"{source.data} oracle" if settings.labels == "oracle" else settings.labels,
     )
     path = heads_file or out_dir / "heads.json"
     ranking.save(path)
-    best = ", ".join(f"({h.layer}, {h.head}) {h.sra:.3f} [{h.low:.3f}, {h.high:.3f}]" for h in ranking.best(5))
+    best = ", ".join(
+        f"({h.layer}, {h.head}) {h.sra:.3f} [{h.low:.3f}, {h.high:.3f}]"
+        for h in ranking.best(min(5, len(ranking.heads)))
+    )
     logger.info("Step Ranking Accuracy over %d pairs, best heads: %s", ranking.n_pairs, best)
     return path
 
@@ -161,7 +165,7 @@ class Labelled(NamedTuple):
     item: Problem
     response: Response
     steps: TokenSteps
-    essential: torch.Tensor  # (K,) bool
+    labels: Labels
 
 
 def label_responses(
@@ -177,16 +181,16 @@ def label_responses(
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
         if steps is None:
             continue
-        essential = torch.tensor(label(item, steps.texts))
-        if essential.any() and not essential.all():
-            chosen.append(Labelled(item, Response(prompt, ids, steps), steps, essential))
+        labels = label(item, steps.texts)
+        if {True, False} <= set(labels):
+            chosen.append(Labelled(item, Response(prompt, ids, steps), steps, labels))
     return sorted(chosen, key=lambda row: row.response.n_tokens)
 
 
 def score_all(model: PreTrainedModel, responses: Sequence[Response]) -> list[torch.Tensor]:
     """Step scores of every head for each response, (H, K) on the CPU, NaN for steps without tokens."""
     heads, scores = all_heads(model), []
-    for start in track(range(0, len(responses), SCORING_BATCH), description="scoring"):
+    for start in track(range(0, len(responses), SCORING_BATCH), description="scoring", console=Console(stderr=True)):
         scores += [score.cpu() for score in score_batch(model, heads, responses[start : start + SCORING_BATCH])]
     return scores
 
@@ -205,12 +209,12 @@ def score_responses(
 
     Returns:
         step scores of every head, (H, K) each, and whether each step is essential, (K,) bool. Steps without tokens
-        are left out.
+        and unlabelled ones are left out.
     """
     labelled = label_responses(label, settings, tokenizer, responses)
     scores, labels = [], []
     for per_step, row in zip(score_all(model, [row.response for row in labelled]), labelled, strict=True):
-        has_tokens = ~per_step[0].isnan()
-        scores.append(per_step[:, has_tokens])
-        labels.append(row.essential[has_tokens])
+        counted = ~per_step[0].isnan() & torch.tensor([label is not None for label in row.labels])
+        scores.append(per_step[:, counted])
+        labels.append(torch.tensor([label is True for label in row.labels])[counted])
     return scores, labels

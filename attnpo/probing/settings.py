@@ -25,6 +25,9 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 Phrases = Literal["published", "corrected"]
 """Phrase sets that cut the thinking into steps."""
 
+LabelSource = Literal["oracle", "first_answer"]
+"""Who says which steps are essential, see `attnpo.probing.labels`."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Source:
@@ -58,6 +61,8 @@ class ProbeSection(SamplingSection):
 
     split: str = "train"
     """Problems to sample."""
+    labels: LabelSource = "oracle"
+    """`oracle`, which the testbed alone has, or `first_answer`, which any problems with checkable answers have."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import LABELERS, Labeler, labeler_for
+from attnpo.probing.labels import has_oracle, labeler_for, oracle_labels
 from attnpo.probing.probe import (
     GRADING_BATCH,
     SCORING_BATCH,
@@ -37,7 +38,7 @@ from attnpo.probing.probe import (
     score_all,
     score_responses,
 )
-from attnpo.probing.settings import Source, StepsSection, StudySection
+from attnpo.probing.settings import LabelSource, Source, StepsSection, StudySection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import free_memory, load_model, load_tokenizer
@@ -80,6 +81,7 @@ def run_ensemble(
     heads_file: Path,
     out_dir: Path,
     *,
+    labels: LabelSource,
     bootstrap: int,
     seed: int = 0,
 ) -> Path:
@@ -92,6 +94,7 @@ def run_ensemble(
         responses: the file that `run_responses` wrote; its correct responses are used.
         heads_file: the probe's heads.json.
         out_dir: gets `ensemble.json`, a row for each order and n.
+        labels: the profile's `probe.labels`.
         bootstrap: draws (responses) for the intervals.
         seed: of the random order and of the bootstrap.
 
@@ -102,10 +105,10 @@ def run_ensemble(
         AttnPOError: no labels for the source's data, fewer heads than `study.ensemble`, or no response with steps of
             both kinds.
     """
-    label = labeler_for(source.data)
+    label = labeler_for(labels, source.data)
     model, tokenizer = load_model(source.model, source.revision)
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
-    scores, labels = score_responses(label, steps, model, tokenizer, correct)
+    scores, essential = score_responses(label, steps, model, tokenizer, correct)
     place = {head: row for row, head in enumerate(all_heads(model))}
     orders = {"best": HeadRanking.load(heads_file).top(study.ensemble)}
     orders["random"] = random.Random(seed).sample(list(place), study.ensemble)
@@ -113,7 +116,7 @@ def run_ensemble(
     for name, order in orders.items():
         for n in range(1, study.ensemble + 1):
             chosen = [place[head] for head in order[:n]]
-            found = ensemble_ranking_accuracy(scores, labels, chosen, n_resamples=bootstrap, seed=seed)
+            found = ensemble_ranking_accuracy(scores, essential, chosen, n_resamples=bootstrap, seed=seed)
             ends = {"sra": found.sra.item(), "low": found.low.item(), "high": found.high.item()}
             about = {"n_pairs": found.n_pairs, "n_responses": found.n_responses}
             rows.append({"order": name, "n": n, "heads": [list(h) for h in order[:n]], **ends, **about})
@@ -153,7 +156,7 @@ def run_intervention(
         AttnPOError: no response has an answer and two steps.
     """
     tokenizer = load_tokenizer(source.model, source.revision)
-    label = LABELERS.get(source.data)
+    exact = has_oracle(source.data)
     rows = with_steps(steps, tokenizer, _load(source, study, responses))
     shortened = _shortened(source, heads, rows, study.dropped, seed)
     free_memory()
@@ -178,7 +181,7 @@ def run_intervention(
                     description="intervening",
                 )
         answers = (row["response_ids"] for row in file.rows(keys))
-        atomic_write_jsonl(out_dir / "samples.jsonl", _graded(shortened, answers, tokenizer, label))
+        atomic_write_jsonl(out_dir / "samples.jsonl", _graded(shortened, answers, tokenizer, exact))
     return out_dir / "samples.jsonl"
 
 
@@ -186,7 +189,7 @@ def _graded(
     shortened: Sequence[Shortened],
     answers: Iterable[list[int]],
     tokenizer: PreTrainedTokenizerBase,
-    label: Labeler | None,
+    exact: bool,
 ) -> Iterator[dict[str, Any]]:
     """The lines of samples.jsonl: thinking and answer each."""
     with Grader() as grader:
@@ -202,7 +205,7 @@ def _graded(
                     "was_correct": row.correct,
                     "steps": len(row.texts),
                     "dropped": len(dropped),
-                    "dropped_essential": _essential(label, row, dropped),
+                    "dropped_essential": _essential(row, dropped) if exact else None,
                     "answer_tokens": len(answer),
                 }
 
@@ -305,7 +308,7 @@ def _shortened(
     """The thinking of each response under each condition, by the mean step score of the heads."""
     model, _ = load_model(source.model, source.revision)
     shortened = []
-    for start in track(range(0, len(rows), SCORING_BATCH), description="scoring"):
+    for start in track(range(0, len(rows), SCORING_BATCH), description="scoring", console=Console(stderr=True)):
         batch, draw = rows[start : start + SCORING_BATCH], random.Random(seed * 1_000_003 + start)
         for row, scores in zip(batch, score_batch(model, heads, [row.response for row in batch]), strict=True):
             mean = scores.mean(0).cpu()
@@ -386,11 +389,9 @@ def _load(source: Source, study: StudySection, responses: Path) -> list[tuple[Pr
     return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in rows]
 
 
-def _essential(label: Labeler | None, row: Studied, dropped: set[int]) -> int | None:
-    """How many of the dropped steps are essential; None where no labels are known."""
-    if label is None:
-        return None
-    labels = label(row.item, row.texts)
+def _essential(row: Studied, dropped: set[int]) -> int:
+    """How many of the dropped steps are essential by the oracle."""
+    labels = oracle_labels(row.item, row.texts)
     return sum(labels[k] for k in dropped)
 
 

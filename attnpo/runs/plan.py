@@ -27,7 +27,7 @@ import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.evaluation.tasks import data_files, task_names, tasks_identity
-from attnpo.probing.settings import ProbeSection, StepsSection
+from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import problems_digest
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
@@ -138,11 +138,16 @@ def problems_identity(data: str, split: str, revision: str | None = None) -> str
 
 def probe_spec(profile: Profile) -> dict[str, Any]:
     """What determines the probe."""
+    return spec_of_probe(profile.source, profile.steps, profile.probed())
+
+
+def spec_of_probe(source: Source, steps: StepsSection, settings: ProbeSection, seed: int = 0) -> dict[str, Any]:
+    """What determines a probe, of a profile or not."""
     return {
-        **_common(profile, "probe", 0),
-        "steps": _in_spec(profile.steps),
-        "probe": _in_spec(profile.probed()),
-        "problems": problems_identity(profile.data, profile.probed().split, profile.data_revision),
+        **_common(source, "probe", seed),
+        "steps": _in_spec(steps),
+        "probe": _in_spec(settings),
+        "problems": problems_identity(source.data, settings.split, source.data_revision),
     }
 
 
@@ -213,11 +218,11 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
     return spec
 
 
-def _common(profile: Profile, kind: Kind, seed: int) -> dict[str, Any]:
+def _common(of: Profile | Source, kind: Kind, seed: int) -> dict[str, Any]:
     return {
         "kind": kind,
         "seed": check_seed(seed),
-        "model": model_identity(profile.model, profile.revision),
+        "model": model_identity(of.model, of.revision),
         "attnpo": attnpo.__version__,
     }
 
@@ -403,12 +408,12 @@ def left_to_do(plan: list[Job], recorded: bool = False) -> list[Job]:
 
 
 def _check_labels(profile: Profile) -> None:
-    from attnpo.probing.labels import LABELERS
+    from attnpo.probing.labels import labeler_for
 
-    if profile.data not in LABELERS:
-        raise AttnPOError(
-            f"profile {profile.name}: step labels are known for {', '.join(LABELERS)}, not for {profile.data!r}"
-        )
+    try:
+        labeler_for(profile.probed().labels, profile.data)
+    except AttnPOError as error:
+        raise AttnPOError(f"profile {profile.name}: {error}") from error
 
 
 def check_launcher(words: list[str]) -> None:
@@ -431,7 +436,7 @@ def check_methods(profile: Profile) -> None:
         AttnPOError: the first setting that is wrong.
     """
     from attnpo.method.credit import CreditConfig
-    from attnpo.probing.labels import LABELERS
+    from attnpo.probing.labels import EXACT, has_oracle
     from attnpo.rewards import REWARDS, check_reward
 
     for name in profile.methods:
@@ -444,5 +449,5 @@ def check_methods(profile: Profile) -> None:
             key = "reward" if method.reward not in REWARDS else "reward_args"
             raise AttnPOError(f"{at}.{key}: {error}") from error
         build(CreditConfig, method.credit, profile.path.name, f"methods.{name}.credit")
-        if method.attnpo and method.heads == "oracle" and profile.data not in LABELERS:
-            raise AttnPOError(f"{at}.heads: oracle labels are known for {', '.join(LABELERS)}, not {profile.data!r}")
+        if method.attnpo and method.heads == "oracle" and not has_oracle(profile.data):
+            raise AttnPOError(f"{at}.heads: oracle labels are known for {', '.join(EXACT)}, not {profile.data!r}")

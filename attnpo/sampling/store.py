@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import track
 
 from attnpo.errors import AttnPOError
@@ -131,7 +132,9 @@ class SampleFile:
             options=options,
         )
         greedy = temperature == 0
-        for place, _, one in track(samples, description or "", total=len(turns), disable=description is None):
+        for place, _, one in track(
+            samples, description or "", total=len(turns), disable=description is None, console=Console(stderr=True)
+        ):
             turn = turns[place]
             if keys[turn] not in self:
                 seed = None if greedy or seeds is None else seeds[turn - turn % sampler.unit]

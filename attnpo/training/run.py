@@ -25,7 +25,7 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
-from attnpo.probing.labels import labeler_for
+from attnpo.probing.labels import labeler_for, oracle_labels
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.models import (
@@ -271,7 +271,7 @@ def run_training(
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
             callbacks=[LogFile(out_dir / "log.jsonl")],
-            step_labels=_step_labels(source.data, problems) if config.step_scores == "oracle" else None,
+            step_labels=_oracle_labels(source.data, problems) if config.step_scores == "oracle" else None,
         )
         for theirs in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(theirs)
@@ -299,10 +299,11 @@ def grading_workers() -> int:
     return max(1, min(4, usable_cores() // processes))
 
 
-def _step_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
-    """The labels of `data` for a row of the data set, which names its problem by id."""
-    by_id, label = {problem.id: problem for problem in problems}, labeler_for(data)
-    return lambda row, texts: label(by_id[row["id"]], texts)
+def _oracle_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
+    """The oracle's labels for a row of the data set, which names its problem by id."""
+    labeler_for("oracle", data)
+    by_id = {problem.id: problem for problem in problems}
+    return lambda row, texts: oracle_labels(by_id[row["id"]], texts)
 
 
 def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:

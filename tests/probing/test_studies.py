@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,8 @@ def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path
 def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Path, Path], tmp_path: Path) -> None:
     profile, responses, heads_file = studied
     source, steps, study = profile.source, profile.steps, profile.studied()
-    ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, bootstrap=10)
+    how: dict[str, Any] = {"labels": "oracle", "bootstrap": 10}
+    ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, **how)
     rows = json.loads(ensemble.read_text())
     assert [(row["order"], row["n"]) for row in rows] == [(o, n) for o in ("best", "random") for n in (1, 2, 3)]
     assert rows[2]["heads"] == [[0, 7], [1, 7], [2, 7]]

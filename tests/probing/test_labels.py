@@ -1,0 +1,117 @@
+"""Who says which steps are essential: the oracle, and the first step that states the gold answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnpo.cli import main
+from attnpo.errors import AttnPOError
+from attnpo.probing.heads import HeadRanking, RankedHead
+from attnpo.probing.labels import SOURCES, first_answer_labels, labeler_for, oracle_labels
+from attnpo.problems.problem import Problem
+from attnpo.testbed import EMBEDDED, load_problems
+
+PROBLEM = Problem("x", "What is 6 * 7?", "42")
+STEPS = ["First, 6 * 7 is needed.", "Then 6 * 7 = 42.", "Wait, 7 * 6 = 42, yes.", "So 42."]
+
+
+def test_steps_behind_the_first_answer_are_redundant() -> None:
+    assert first_answer_labels(PROBLEM, STEPS) == [True, True, False, False]
+
+
+@pytest.mark.parametrize("steps", [STEPS[:2], ["Hm.", "Hm?"], [], ["So 42."]])
+def test_a_response_that_states_it_last_or_never_is_unlabelled(steps: list[str]) -> None:
+    assert first_answer_labels(PROBLEM, steps) == [None] * len(steps)
+
+
+def test_a_source_is_chosen_by_its_name_and_the_oracle_knows_the_testbed_alone() -> None:
+    assert labeler_for("oracle", EMBEDDED) is oracle_labels
+    assert {labeler_for(name, EMBEDDED) for name in SOURCES} == set(SOURCES.values())
+    assert labeler_for("first_answer", "mine.jsonl") is first_answer_labels
+    with pytest.raises(AttnPOError, match="'oracle' are known for testbed.* not for data 'mine.jsonl'; .*first_answer"):
+        labeler_for("oracle", "mine.jsonl")
+
+
+def ranking(**changes: Any) -> HeadRanking:
+    about: dict[str, Any] = {
+        "model": "m",
+        "revision": None,
+        "phrase_set": "corrected",
+        "min_chars": 80,
+        "label_source": "first_answer",
+        "n_responses": 100,
+        "n_pairs": 900,
+        "heads": (RankedHead(0, 0, 0.8, 0.75, 0.85), RankedHead(0, 1, 0.55, 0.48, 0.62)),
+    }
+    return HeadRanking(**{**about, **changes})
+
+
+def test_thin_evidence_is_named() -> None:
+    assert ranking().doubts(1) == []
+    assert ranking().doubts(2) == ["not clearly above chance, .5: (0, 1) at 0.550"]
+    assert ranking(n_responses=7).doubts(1) == ["only 7 responses have steps of both kinds, 30 are wanted"]
+    wide = ranking(heads=(RankedHead(0, 0, 0.8, 0.6, 0.95),))
+    assert wide.doubts(3) == ["an interval of Step Ranking Accuracy is 0.35 wide, at most 0.2 is wanted"]
+
+
+@pytest.fixture
+def own_problems(tmp_path: Path) -> Path:
+    path = tmp_path / "own.jsonl"
+    rows = [{"id": p.id, "problem": p.text, "answer": p.answer} for p in load_problems(EMBEDDED, "validation")[:64]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def probe(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `attnpo probe`."""
+    code = main(["probe", *words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_heads_are_found_for_problems_of_one_s_own_without_a_profile(
+    own_problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "probe"
+    asked = ["--model", EMBEDDED, "--data", str(own_problems), "--labels", "first_answer", "--results", str(results)]
+    small = ["--samples", "1", "--max-tokens", "256", "--min-chars", "1", "--batch-size", "64"]
+    code, out, err = probe(capsys, *asked, *small)
+    assert code == 0, err
+    path = Path(out.splitlines()[-1])
+    found = HeadRanking.load(path)
+    assert found.label_source == "first_answer" and found.n_responses >= 20
+    assert (path.parent / "figures" / "heads.png").is_file()
+    best = [[head.layer, head.head] for head in found.best(3)]
+    doubts = found.doubts(3)
+    assert out.splitlines()[0] == (
+        f"the evidence is too thin to name heads: {'; '.join(doubts)}; raise --problems or --samples"
+        if doubts
+        else f"heads: {best}"
+    )
+    before = path.read_bytes()
+    assert probe(capsys, *asked, *small)[:2] == (0, out)  # done already
+    assert path.read_bytes() == before
+    code, out, _ = probe(capsys, *asked, *small, "--problems", "8")
+    assert code == 0 and "too thin" in out and not out.startswith("heads")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE"),
+        (["--model", EMBEDDED, "--data", "x.jsonl"], "give either --profile"),
+        (["--profile", "tiny", "--max-tokens", "7"], "--max-tokens is the profile's business"),
+        (["--model", EMBEDDED, "--data", "x.jsonl", "--labels", "first_answer"], "no such data file"),
+        (["--model", EMBEDDED, "--data", EMBEDDED, "--labels", "oracle", "--samples", "0"], "samples"),
+    ],
+)
+def test_a_wrong_call_says_so_in_one_line(
+    words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = probe(capsys, *words)
+    assert code != 0 and line in err and len(err.splitlines()) == 1 and not out
