@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from attnpo.method.scores import Response
 from attnpo.method.steps import Step, TokenSteps
 from attnpo.probing import studies
 from attnpo.probing.heads import HeadRanking, RankedHead
+from attnpo.probing.removal import kept_ids
 from attnpo.runs.profile import Profile
 from attnpo.sampling.models import load_model
 from attnpo.testbed import MODEL_DIR
@@ -41,9 +41,9 @@ def test_kept_ids_leaves_out_the_steps_and_the_answer() -> None:
     step = Step(0, 1, 1, None)
     steps = TokenSteps([0, 0, 1, 2, -1, -1, -1], [step] * 3, (0, 4), (5, 7), "")
     response = Response([9], [10, 11, 12, 13, 14, 15, 16], steps)
-    assert studies.kept_ids(response, {0}) == [12, 13, 14]
-    assert studies.kept_ids(response, {1, 2}) == [10, 11, 14]
-    assert studies.kept_ids(response, set()) == [10, 11, 12, 13, 14]
+    assert kept_ids(response, {0}) == [12, 13, 14]
+    assert kept_ids(response, {1, 2}) == [10, 11, 14]
+    assert kept_ids(response, set()) == [10, 11, 12, 13, 14]
 
 
 def test_correlation_against_numpy_s() -> None:
@@ -77,7 +77,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Path, Pa
     responses = studies.run_responses(profile.source, profile.studied(), folder)
     heads = tuple(RankedHead(la, h, 0.5 + h / 100, 0.4, 0.7) for la in range(4) for h in range(8))
     about = {"model": "testbed", "revision": None, "phrase_set": "corrected", "min_chars": 1, "label_source": "-"}
-    HeadRanking(**about, n_responses=1, n_pairs=1, heads=heads).save(folder / "heads.json")  # type: ignore[arg-type]
+    HeadRanking(**about, n_responses=1, n_pairs=1, heads=heads, greedy=((0, 1), (0, 2), (0, 3))).save(
+        folder / "heads.json"
+    )  # type: ignore[arg-type]
     return profile, responses, folder / "heads.json"
 
 
@@ -110,10 +112,11 @@ def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path
 def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Path, Path], tmp_path: Path) -> None:
     profile, responses, heads_file = studied
     source, steps, study = profile.source, profile.steps, profile.studied()
-    how: dict[str, Any] = {"labels": "oracle", "bootstrap": 10}
-    ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, **how)
+    ensemble = studies.run_ensemble(source, steps, study, profile.probed(), responses, heads_file, tmp_path)
     rows = json.loads(ensemble.read_text())
-    assert [(row["order"], row["n"]) for row in rows] == [(o, n) for o in ("best", "random") for n in (1, 2, 3)]
+    orders = ("best", "greedy", "random")
+    assert [(row["order"], row["n"]) for row in rows] == [(order, n) for order in orders for n in (1, 2, 3)]
+    assert rows[5]["heads"] == [[0, 1], [0, 2], [0, 3]]
     assert rows[2]["heads"] == [[0, 7], [1, 7], [2, 7]]
     assert all(0 <= row["low"] <= row["sra"] <= row["high"] <= 1 for row in rows)
     model, tokenizer = load_model("testbed")
