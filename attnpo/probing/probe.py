@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attnpo.environment import cache_folder
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.attention import all_heads
@@ -21,6 +22,7 @@ from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.ablation import ablation_labels
 from attnpo.probing.heads import HeadRanking
+from attnpo.probing.judge import judge_labels
 from attnpo.probing.labels import BY_TEXT, Labels, check_labels
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
@@ -92,7 +94,7 @@ def run_probe(
         revision=source.revision,
         phrase_set=steps.phrases,
         min_chars=steps.min_chars,
-        label_source=f"{source.data} oracle" if settings.labels == "oracle" else settings.labels,
+        label_source=_who_labels(source, settings),
     )
     path = heads_file or out_dir / "heads.json"
     ranking.save(path)
@@ -102,6 +104,13 @@ def run_probe(
     )
     logger.info("Step Ranking Accuracy over %d pairs, best heads: %s", ranking.n_pairs, best)
     return path
+
+
+def _who_labels(source: Source, settings: ProbeSection) -> str:
+    if settings.labels == "oracle":
+        return f"{source.data} oracle"
+    models = ", ".join(judge.model for judge in settings.judges)
+    return f"judge ({models}; {settings.vote})" if models else settings.labels
 
 
 def sample_responses(
@@ -172,6 +181,9 @@ def labeler_for(settings: ProbeSection, model: PreTrainedModel, tokenizer: PreTr
     """The labels by the source that a section `probe` names."""
     if by_text := BY_TEXT.get(settings.labels):
         return lambda rows: [by_text(item, response.steps.texts) for item, response in rows if response.steps]
+    if settings.labels == "judge":
+        replies = cache_folder() / "judges.sqlite"
+        return lambda rows: list(judge_labels(rows, settings.judges, settings.vote, replies))
     return lambda rows: list(ablation_labels(rows, model, tokenizer, settings.forced_answer))
 
 
