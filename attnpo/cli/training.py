@@ -39,6 +39,7 @@ def probe(
     batch_size: int | None = None,
     backend: Backend | None = None,
     heads: int | None = None,
+    forced_answer: str | None = None,
     judge_url: list[str] | None = None,
     judge_model: list[str] | None = None,
     vote: Vote | None = None,
@@ -73,6 +74,7 @@ def probe(
         batch_size: hf: responses generated at once; 32 if not given.
         backend: what samples: `hf` (transformers), if not given, or `vllm`.
         heads: how many of the best are named at the end; 3 if not given.
+        forced_answer: `--labels ablation`: what stands between </think> and the boxed answer; R1's words if not given.
         judge_url: `--labels judge`: the address of each judge, such as http://localhost:8000/v1/chat/completions. The
             key is taken from OPENAI_API_KEY; a profile can name another variable for each judge.
         judge_model: the name of each judge's model, in the same order; one address may serve several.
@@ -88,6 +90,7 @@ def probe(
     section = {
         "labels": labels, "split": split, "problems": problems, "samples": samples, "temperature": temperature,
         "max_completion_tokens": max_tokens, "batch_size": batch_size, "backend": backend, "heads": heads, "vote": vote,
+        "forced_answer": forced_answer,
     }  # fmt: skip
     judges = {"judge_url": judge_url, "judge_model": judge_model}
     alone = _given({**whence, **cut, **section, **judges, "seed": seed})
