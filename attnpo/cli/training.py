@@ -31,7 +31,7 @@ def probe(
     data: str | None = None,
     data_revision: str | None = None,
     split: str | None = None,
-    labels: LabelSource | None = None,
+    labels: list[LabelSource] | None = None,
     problems: int | None = None,
     samples: int | None = None,
     temperature: float | None = None,
@@ -66,7 +66,7 @@ def probe(
         labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
             states the gold answer are redundant), `ablation` (steps that can be removed without making the gold answer
             much less likely), `judge` (other models, by --judge-url and --judge-model) or `oracle` (exact, for the
-            testbed's problems alone).
+            testbed's problems alone). Of several, steps are labelled on which all agree.
         problems: how many are asked; 128 if not given.
         samples: responses a problem; 4 if not given.
         temperature: of sampling; 1 if not given.
@@ -88,9 +88,9 @@ def probe(
     whence = {"model": model, "revision": revision, "data": data, "data_revision": data_revision}
     cut = {"phrases": phrases, "min_chars": min_chars}
     section = {
-        "labels": labels, "split": split, "problems": problems, "samples": samples, "temperature": temperature,
-        "max_completion_tokens": max_tokens, "batch_size": batch_size, "backend": backend, "heads": heads, "vote": vote,
-        "forced_answer": forced_answer,
+        "labels": labels[0] if labels and len(labels) == 1 else labels, "split": split, "problems": problems,
+        "samples": samples, "temperature": temperature, "max_completion_tokens": max_tokens, "batch_size": batch_size,
+        "backend": backend, "heads": heads, "vote": vote, "forced_answer": forced_answer,
     }  # fmt: skip
     judges = {"judge_url": judge_url, "judge_model": judge_model}
     alone = _given({**whence, **cut, **section, **judges, "seed": seed})

@@ -27,6 +27,7 @@ from rich.progress import Progress
 from attnpo.errors import AttnPOError, first_line
 from attnpo.files import canonical_json
 from attnpo.method.scores import Response
+from attnpo.probing.labels import voted
 from attnpo.probing.settings import JudgeSection, Vote
 from attnpo.problems.problem import Problem
 
@@ -284,21 +285,6 @@ def read_labels(text: str, n_steps: int) -> list[bool]:
     if beyond := [step for step in labels if not 1 <= step <= n_steps]:
         raise ValueError(f"step {beyond[0]} is labelled, but there are {n_steps} steps")
     return [labels[step] for step in range(1, n_steps + 1)]
-
-
-def voted(labels: Sequence[Sequence[bool | None]], vote: Vote) -> list[bool | None]:
-    """One label for each of K steps from those of J judges.
-
-    Args:
-        labels: of each judge, K labels.
-        vote: `unanimous`: all judges label the step, and all alike; `majority`: more than half of all judges do.
-    """
-    needed = len(labels) if vote == "unanimous" else len(labels) // 2 + 1
-    result: list[bool | None] = []
-    for of_step in zip(*labels, strict=True):
-        essential, redundant = of_step.count(True), of_step.count(False)
-        result.append(True if essential >= needed else False if redundant >= needed else None)
-    return result
 
 
 def agreement(one: Sequence[bool | None], other: Sequence[bool | None]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -11,12 +11,15 @@ from pydantic.dataclasses import dataclass
 from attnpo.sampling.settings import SamplingSection
 from attnpo.schema import STRICT, Count, Index, NotNegative, Positive, Share
 
+T = TypeVar("T")
 
-def _different(heads: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    for head in heads:
-        if heads.count(head) > 1:
-            raise ValueError(f"head {list(head)} stands twice; leave one of them out")
-    return heads
+
+def _different(items: list[T]) -> list[T]:
+    for item in items:
+        if items.count(item) > 1:
+            name = f"head {list(item)}" if isinstance(item, tuple) else repr(item)
+            raise ValueError(f"{name} stands twice; leave one of them out")
+    return items
 
 
 HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValidator(_different)]
@@ -28,6 +31,9 @@ Phrases = Literal["published", "corrected"]
 
 LabelSource = Literal["oracle", "first_answer", "ablation", "judge"]
 """Who says which steps are essential, see `attnpo.probing.labels`."""
+
+Sources = Annotated[list[LabelSource], Field(min_length=2), AfterValidator(_different)]
+"""Several sources."""
 
 Vote = Literal["unanimous", "majority"]
 """How the labels of several judges become one, see `attnpo.probing.judge.voted`."""
@@ -96,8 +102,9 @@ class ProbeSection(SamplingSection):
 
     split: str = "train"
     """Problems to sample."""
-    labels: LabelSource = "oracle"
-    """`oracle`, which the testbed alone has, `first_answer`, `ablation` or `judge`; see `attnpo.probing.labels`."""
+    labels: LabelSource | Sources = "oracle"
+    """`oracle`, which the testbed alone has, `first_answer`, `ablation` or `judge`, or several of them, of which only
+    steps on which all agree are labelled; see `attnpo.probing.labels`."""
     judges: list[JudgeSection] = field(default_factory=list)
     """`judge`: who is asked."""
     vote: Vote = "unanimous"
@@ -109,9 +116,14 @@ class ProbeSection(SamplingSection):
     bootstrap: Count = 1000
     """Draws (of responses) for the interval of each head's Step Ranking Accuracy."""
 
+    @property
+    def sources(self) -> list[LabelSource]:
+        """The sources of the labels, one or several."""
+        return [self.labels] if isinstance(self.labels, str) else self.labels
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.labels == "judge") != bool(self.judges):
+        if ("judge" in self.sources) != bool(self.judges):
             raise ValueError("judges go with labels judge, and only with them; name at least one, or none")
         return self
 

@@ -19,7 +19,8 @@ from attnpo.errors import AttnPOError
 from attnpo.method.scores import Response
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.judge import PROMPT, agreement, judge_labels, prompt_for, read_labels, voted
+from attnpo.probing.judge import PROMPT, agreement, judge_labels, prompt_for, read_labels
+from attnpo.probing.labels import voted
 from attnpo.probing.settings import JudgeSection, ProbeSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_tokenizer
