@@ -73,6 +73,8 @@ class Reply(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     """By the server's account; 0 if it gives none."""
+    cut: bool
+    """Its budget of tokens ran out first."""
 
 
 class Replies:
@@ -115,12 +117,13 @@ class Judge:
     def __init__(self, section: JudgeSection, replies: Replies) -> None:
         self.section, self._replies = section, replies
         self.counts: Counter[str] = Counter()
-        """`asked`, `known` (found on disk), `refused`, `unreadable`, `prompt_tokens` and `completion_tokens`."""
+        """Replies `asked` for and `known` from disk, responses `refused`, `cut_off` and `unreadable`, and
+        `prompt_tokens` and `completion_tokens`."""
         self._counting = threading.Lock()
         self._takes_schema = True
 
     def labels(self, problem: Problem, texts: Sequence[str]) -> list[bool | None]:
-        """Its label of each of K steps; all None if it refuses, or if no reply of `TRIES` can be read.
+        """Its label of each of K steps; all None if it refuses, is cut off, or if no reply of `TRIES` can be read.
 
         Raises:
             AttnPOError: the server is out of reach, or refuses the request.
@@ -134,6 +137,9 @@ class Judge:
             try:
                 return list(read_labels(reply.text, len(texts)))
             except ValueError as error:
+                if reply.cut:  # another one would be cut too
+                    self._count(cut_off=1)
+                    return [None] * len(texts)
                 complaint = f"This could not be read: {error}. Answer again, with the JSON alone."
                 messages = [*messages, {"role": "assistant", "content": reply.text}]
                 messages += [{"role": "user", "content": complaint}]
@@ -233,15 +239,20 @@ def _pause(state: Any, least: float) -> float:
 
 
 def _read(answer: Any) -> Reply:
-    """A server's JSON as a reply; one without a message says nothing."""
-    choices = answer.get("choices") if isinstance(answer, Mapping) else None
-    message = (choices or [{}])[0].get("message") or {}
-    usage = (answer.get("usage") if isinstance(answer, Mapping) else None) or {}
-    return Reply(
-        message.get("content") or "",
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
-    )
+    """A server's JSON as a reply.
+
+    Raises:
+        requests.RequestException: it is no chat completion, as where a proxy answers in the server's place.
+    """
+    import requests
+
+    try:
+        choice = answer["choices"][0]
+        text, usage = choice["message"].get("content") or "", answer.get("usage") or {}
+        tokens = [int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion")]
+        return Reply(str(text), tokens[0], tokens[1], choice.get("finish_reason") == "length")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise requests.RequestException(f"its answer is no chat completion: {json.dumps(answer)[:200]}") from error
 
 
 def prompt_for(problem: Problem, texts: Sequence[str]) -> str:
@@ -333,6 +344,8 @@ def judge_labels(
                         waiting.cancel()
                     raise
             logger.info("judge %s: %s", section.model, ", ".join(f"{v:,} {k}" for k, v in judge.counts.items()))
+            if judge.counts["cut_off"]:
+                logger.warning("replies of judge %s were cut off: raise its max_tokens", section.model)
     flat = [[label for labels in of_judge for label in labels] for of_judge in found]
     for i, one in enumerate(flat):
         for j, other in enumerate(flat[:i]):

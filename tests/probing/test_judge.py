@@ -66,7 +66,9 @@ class Server:
                     return
                 message = {"role": "assistant", "content": None if what == "refuse" else what}
                 usage = {"prompt_tokens": 100, "completion_tokens": 10}
-                answer = json.dumps({"choices": [{"message": message}], "usage": usage}).encode()
+                finish = "length" if what == GOOD[:40] else "stop"
+                whole = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+                answer = json.dumps({"error": "a proxy's"} if what == "proxy" else whole).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -147,7 +149,9 @@ def test_what_was_answered_before_the_server_died_is_not_asked_again(
 
 
 @pytest.mark.parametrize(
-    "passing", [[429, GOOD], [500, 503, GOOD], ["drop", GOOD], ["sleep", GOOD]], ids=["429", "5xx", "drop", "timeout"]
+    "passing",
+    [[429, GOOD], [500, 503, GOOD], ["drop", GOOD], ["sleep", GOOD], ["proxy", GOOD]],
+    ids=["429", "5xx", "drop", "timeout", "proxy"],
 )
 def test_an_error_that_may_pass_is_tried_again(
     passing: list[Any], serve: Callable[[Any], Server], row: tuple[Problem, Response], tmp_path: Path
@@ -207,6 +211,14 @@ def test_a_judge_that_refuses_labels_nothing(
     assert len(server.asked) == (1 if script == "refuse" else 3)
     assert ("1 refused" if script == "refuse" else "1 unreadable") in caplog.text
     assert f"{len(server.asked)} asked" in caplog.text and f"{100 * len(server.asked)} prompt_tokens" in caplog.text
+
+
+def test_a_reply_that_is_cut_off_is_not_asked_for_again(
+    serve: Callable[[Any], Server], row: tuple[Problem, Response], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(GOOD[:40])
+    assert judge_labels([row], [judge(server)], "unanimous", tmp_path / "r") == [[None] * 3]
+    assert len(server.asked) == 1 and "raise its max_tokens" in caplog.text
 
 
 def test_three_judges_vote(
