@@ -28,6 +28,7 @@ from attnpo.errors import AttnPOError, first_line
 from attnpo.files import canonical_json
 from attnpo.method.scores import Response
 from attnpo.probing.labels import voted
+from attnpo.probing.quality import agreement
 from attnpo.probing.settings import JudgeSection, Vote
 from attnpo.problems.problem import Problem
 
@@ -296,17 +297,6 @@ def read_labels(text: str, n_steps: int) -> list[bool]:
     if beyond := [step for step in labels if not 1 <= step <= n_steps]:
         raise ValueError(f"step {beyond[0]} is labelled, but there are {n_steps} steps")
     return [labels[step] for step in range(1, n_steps + 1)]
-
-
-def agreement(one: Sequence[bool | None], other: Sequence[bool | None]) -> tuple[float, float]:
-    """Share of the steps labelled by both that are labelled alike, and Cohen's kappa; NaN where nothing is shared."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    if not pairs:
-        return float("nan"), float("nan")
-    alike = sum(a == b for a, b in pairs) / len(pairs)
-    p, q = sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs)
-    chance = p * q + (1 - p) * (1 - q)
-    return alike, (alike - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
 def judge_labels(

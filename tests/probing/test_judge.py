@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from attnpo.errors import AttnPOError
 from attnpo.method.scores import Response
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.judge import PROMPT, agreement, judge_labels, prompt_for, read_labels
+from attnpo.probing.judge import PROMPT, judge_labels, prompt_for, read_labels
 from attnpo.probing.labels import voted
 from attnpo.probing.settings import JudgeSection, ProbeSection
 from attnpo.problems.problem import Problem
@@ -238,13 +237,6 @@ def test_votes() -> None:
     assert voted([[True, None]], "unanimous") == [True, None]
     assert voted([[True, False, None], [True, None, None]], "unanimous") == [True, None, None]
     assert voted([[True, False], [False, False]], "majority") == [None, False]
-
-
-def test_agreement_by_hand() -> None:
-    alike, kappa = agreement([True, True, False, False, None], [True, False, False, False, True])
-    assert alike == 0.75 and kappa == pytest.approx(0.5)  # by chance: 1/2 * 1/4 + 1/2 * 3/4 = 1/2
-    assert all(map(math.isnan, agreement([None], [True])))
-    assert math.isnan(agreement([True], [True])[1])
 
 
 @pytest.mark.parametrize(
