@@ -17,6 +17,7 @@ from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
 from attnpo.sampling.settings import Backend
 from attnpo.schema import build
+from attnpo.testbed import check_model
 
 
 def template() -> None:
@@ -87,6 +88,7 @@ def probe(
             raise AttnPOError(f"--{name} is the profile's business; leave it or --profile out")
         loaded = load_profile(profile, quick)
         check_sections(loaded, ["probe"])
+        check_model(loaded.model)
         _probed(
             results_dir_of(loaded, results),
             (loaded.source, loaded.steps, loaded.probed()),
@@ -97,6 +99,7 @@ def probe(
         return
     if model is None or data is None or labels is None:
         raise AttnPOError("give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE")
+    check_model(model)
     defaults = {"problems": 128, "samples": 4, "max_completion_tokens": 4096, "batch_size": 32}
     settings = build(ProbeSection, {**defaults, **_given(section)}, "probe")
     source = build(Source, {**_given(whence), "revision": revision}, "probe")
@@ -171,6 +174,7 @@ def train(
     """
     loaded = load_profile(profile, quick)
     check_sections(loaded, ["train"], [method])
+    check_model(loaded.model)
     results_dir = results_dir_of(loaded, results)
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
@@ -213,6 +217,7 @@ def study(
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
     check_sections(loaded, [kind], [] if method is None else [method])
+    check_model(loaded.model)
     run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
     command = f"attnpo study {kind} {loaded.option}"
     command += "" if method is None else f" --method {method} --seed {seed}"
