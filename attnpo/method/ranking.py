@@ -87,6 +87,34 @@ def ensemble_ranking_accuracy(
     return step_ranking_accuracy([score[list(rows)].mean(0, keepdim=True) for score in scores], essential, **options)
 
 
+def greedy_rows(scores: Sequence[Tensor], essential: Sequence[Tensor], n: int) -> list[int]:
+    """Heads in the order in which they help: each time the one whose score, added, gives the mean the highest SRA.
+
+    Args:
+        scores, essential: as in `step_ranking_accuracy`.
+        n: how many heads.
+
+    Returns:
+        n rows of each (H, K); of equal ones the first.
+
+    Raises:
+        AttnPOError: more heads than there are, no pair at all, or labels that do not fit.
+    """
+    n_heads = min((len(score) for score in scores), default=0)
+    if not 1 <= n <= n_heads:
+        raise AttnPOError(f"{n} heads: give 1 to {n_heads}")
+    chosen: list[int] = []
+    for _ in range(n):
+        summed = [score + score[chosen].sum(0) for score in scores]  # the sum ranks as the mean does
+        counted = [_wins(*pair, place) for place, pair in enumerate(zip(summed, essential, strict=True))]
+        if not any(n_pairs for _, n_pairs in counted):
+            raise AttnPOError(f"no response of {len(scores)} has both an essential and a redundant step")
+        won = torch.stack([wins for wins, _ in counted]).sum(0)
+        won[chosen] = -1
+        chosen.append(int(won.argmax()))
+    return chosen
+
+
 def _wins(scores: Tensor, essential: Tensor, response: int) -> tuple[Tensor, int]:
     """Per head the number of pairs won (ties one half), (H,) float64, and the number of pairs."""
     essential = torch.as_tensor(essential, dtype=torch.bool, device=scores.device)

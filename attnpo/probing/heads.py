@@ -56,6 +56,8 @@ class HeadRanking:
     n_pairs: Index
     heads: Annotated[tuple[RankedHead, ...], Field(min_length=1)]
     """One entry per head, in order of (layer, head)."""
+    greedy: tuple[tuple[Index, Index], ...] = ()
+    """(layer, head) in the order in which `attnpo.method.ranking.greedy_rows` takes them, on the same responses."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,11 +66,13 @@ class HeadRanking:
             if (entry.layer, entry.head) in seen:
                 raise ValueError(f"head ({entry.layer}, {entry.head}) is listed twice")
             seen.add((entry.layer, entry.head))
+        if unknown := set(self.greedy) - seen:
+            raise ValueError(f"greedy names {sorted(unknown)[0]}, which is not among the heads")
         return self
 
     @classmethod
     def of(cls, result: StepRankingAccuracy, heads: Sequence[Head], **about: Any) -> HeadRanking:
-        """From SRA (H,) and its H heads; `about`: model, revision, phrase_set, min_chars, label_source."""
+        """From SRA (H,) and its H heads; `about`: the other fields."""
         columns = [column.tolist() for column in (result.sra, result.low, result.high)]
         entries = [RankedHead(*head, *values) for head, *values in zip(heads, *columns, strict=True)]
         return cls(n_responses=result.n_responses, n_pairs=result.n_pairs, heads=tuple(sorted(entries)), **about)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.attention import all_heads
-from attnpo.method.ranking import step_ranking_accuracy
+from attnpo.method.ranking import greedy_rows, step_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+GREEDY_HEADS = 12
+"""How many heads of the greedy order a ranking holds."""
 SCORING_BATCH = 16
 """Responses in one forward pass of the scoring."""
 GRADING_BATCH = 64
@@ -80,9 +82,11 @@ def run_probe(
             f"none of {len(correct)} correct responses has essential and redundant steps by labels "
             f"{settings.labels!r}; raise probe.problems or probe.samples, or check steps.phrases and steps.min_chars"
         )
+    heads = all_heads(model)
     ranking = HeadRanking.of(
         step_ranking_accuracy(scores, labels, n_resamples=settings.bootstrap, seed=seed),
-        all_heads(model),
+        heads,
+        greedy=tuple(heads[row] for row in greedy_rows(scores, labels, min(GREEDY_HEADS, len(heads)))),
         model=source.model,
         revision=source.revision,
         phrase_set=steps.phrases,

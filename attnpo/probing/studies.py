@@ -87,7 +87,8 @@ def run_ensemble(
 ) -> Path:
     """Step Ranking Accuracy of the mean score of n heads, for n from 1 to `study.ensemble`.
 
-    The heads are taken in two orders: `best`, as the probe ranked them, and `random`.
+    The heads are taken in three orders: `best`, as the probe ranked them, `greedy`, each time the one that helped the
+    mean most on the probe's responses (where the probe kept so many), and `random`.
 
     Args:
         source, steps, study: the profile's sections.
@@ -110,7 +111,10 @@ def run_ensemble(
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
     scores, essential = score_responses(label, steps, model, tokenizer, correct)
     place = {head: row for row, head in enumerate(all_heads(model))}
-    orders = {"best": HeadRanking.load(heads_file).top(study.ensemble)}
+    ranking = HeadRanking.load(heads_file)
+    orders = {"best": ranking.top(study.ensemble)}
+    if len(ranking.greedy) >= study.ensemble:
+        orders["greedy"] = list(ranking.greedy[: study.ensemble])
     orders["random"] = random.Random(seed).sample(list(place), study.ensemble)
     rows = []
     for name, order in orders.items():

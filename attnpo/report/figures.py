@@ -130,7 +130,7 @@ def stability(heads: Sequence[Curve], key_focus: Collection[str], path: Path, ti
 
 
 def ensemble(curves: Sequence[Curve], path: Path, title: str = "") -> list[Path]:
-    """Step Ranking Accuracy of the mean score of the best n heads, against n.
+    """Step Ranking Accuracy of the mean score of n heads, against n.
 
     Args:
         curves: x: number of heads; y, low, high: SRA, 0 to 1.
@@ -141,7 +141,7 @@ def ensemble(curves: Sequence[Curve], path: Path, title: str = "") -> list[Path]
         axes = figure.add_subplot()
         looks = [style(curve.method) for curve in curves]
         _draw(axes, curves, 1.0, looks)
-        axes.set_xlabel("heads in the mean, best first")
+        axes.set_xlabel("heads in the mean")
         axes.set_ylabel("Step Ranking Accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         finish(axes, title)

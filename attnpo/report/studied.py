@@ -31,7 +31,7 @@ def draw_heads(profile: Profile, results_dir: Path) -> Rendered:
         made.append((heat, "Step Ranking Accuracy of every head"))
     ensemble = read_derived(results_dir, "ensemble", optional=True)
     if not ensemble.empty:
-        looks = {"best": ("attnpo", "best first"), "random": (BASE, "random order")}
+        looks = {"best": ("attnpo", "by rank"), "greedy": ("oracle", "greedy"), "random": (BASE, "at random")}
         curves = [
             Curve(*looks[str(order)], *(list(rows[c]) for c in ("n", "sra", "low", "high")))
             for order, rows in ensemble.groupby("order", sort=False)

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
-from attnpo.evaluation.tasks import data_files, task_names, tasks_identity
+from attnpo.evaluation.tasks import task_names, tasks_identity
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import problems_digest
 from attnpo.runs.profile import Profile

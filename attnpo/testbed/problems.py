@@ -56,7 +56,7 @@ def _two_digits(tens: range) -> tuple[int, ...]:
     return tuple(10 * ten + units for ten in tens for units in range(2, 10))
 
 
-TINY = Scale("testbed", 100, range(2, 10), range(2, 10), _two_digits(range(2, 6)), range(2, 5), range(5, 7))
+TINY = Scale("testbed", 100, range(2, 10), range(2, 10), _two_digits(range(2, 4)), range(2, 5), range(5, 7))
 LARGE = Scale("testbed-large", 1000, range(2, 100), range(2, 10), _two_digits(range(2, 5)), range(5, 8), range(8, 10))
 SCALES = {scale.data: scale for scale in (TINY, LARGE)}
 """By the name in a profile's `data`."""

@@ -30,7 +30,7 @@ class Routes:
     worked_right: int = 0
     """Of those, with the right result."""
     doubted: int = 0
-    """Hard links recalled, then worked out after all."""
+    """Links recalled, then worked out after all, or given up for another result of a re-check."""
     repaired: int = 0
     """Of those, wrong before and right after."""
     strays: int = 0
@@ -75,9 +75,15 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
     position = 0
     working: _Working | None = None  # the next link, if it is hard
     doubt: _Working | None = None  # the link before, if it was recalled
+    other: int | None = None  # what a re-check found in place of the value
     known: set[Computation] = set()  # what checks may repeat
     for equation in (e for text in step_texts for e in equations(text)):
         op, n = problem.ops[position] if position < problem.chain else ("", 0)
+        if other is not None and _begins(problem, other, op, n, equation) > _begins(problem, value, op, n, equation):
+            right = problem.apply(before, *problem.ops[position - 1])
+            found.doubted += 1
+            found.repaired += value != right == other
+            value, other, working = other, None, None
         if is_hard(op, n) and working is None:
             working = _Working(problem, value, n)
         computation, result = equation.computation, equation.result
@@ -100,18 +106,28 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
         elif doubt is not None and doubt.take(equation):
             known.add(computation)
             if doubt.complete:
+                other = None
                 right = problem.apply(doubt.value, "*", doubt.n)
                 found.doubted += 1
                 found.repaired += value != right == result
                 value, doubt, working = result, None, None
             continue
+        elif position and computation == commuted(before, *problem.ops[position - 1]):
+            other = result if result != value else None
+            continue
         else:
             found.strays += computation not in known and not _backwards(equation, problem, position, before, value)
             continue
         known |= {computation, commuted(value, op, n)}
-        before, value, working = value, result, None
+        before, value, working, other = value, result, None, None
         position += 1
     return found
+
+
+def _begins(problem: ChainProblem, value: int, op: str, n: int, equation: Equation) -> bool:
+    """Whether an equation computes `value op n`, or a part of it."""
+    whole = equation.computation == commuted(value, op, n)
+    return whole or (is_hard(op, n) and equation.computation in stages(problem, value, n, []))
 
 
 def _backwards(equation: Equation, problem: ChainProblem, position: int, before: int, value: int) -> bool:

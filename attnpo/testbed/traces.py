@@ -37,8 +37,6 @@ class Habits:
     """The same result is reached another way."""
     recap: float = 0.30
     """The value so far is repeated."""
-    restate: bool = True
-    """The answer restates the essential lines; else it is the box alone."""
 
 
 DEFAULT_HABITS = Habits()
@@ -71,7 +69,7 @@ def write_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFA
     """
     links = list(_links(problem, rng, habits))
     lines = [(line, link.wrong if i == 0 else "") for link in links for i, line in enumerate(link.lines)]
-    return _joined(lines, links if habits.restate else [], f"\\boxed{{{links[-1].result}}}")
+    return _joined(lines, links, f"\\boxed{{{links[-1].result}}}")
 
 
 def answer_at_once(problem: ChainProblem, forced: bool) -> Trace:
@@ -103,8 +101,7 @@ def write_cut_trace(problem: ChainProblem, rng: random.Random, habits: Habits = 
     kept = lines[: rng.randint(1, len(lines))]
     done = kept[-1][2]
     value = links[done - 1].result if done else problem.start
-    restated = links[:done] if habits.restate else []
-    whole = _joined([line[:2] for line in kept], restated, _recalled(problem, value, done))
+    whole = _joined([line[:2] for line in kept], links[:done], _recalled(problem, value, done))
     early = EARLY if rng.random() < 0.5 else ""
     end = whole.text.index(THINK_END)
     text = whole.text[:end] + early + whole.text[end:]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import AttnPOError
-from attnpo.method.ranking import ensemble_ranking_accuracy, step_ranking_accuracy
+from attnpo.method.ranking import ensemble_ranking_accuracy, greedy_rows, step_ranking_accuracy
 
 
 def test_pairs_are_counted_by_hand():
@@ -99,6 +99,24 @@ def test_ensemble_is_the_sra_of_the_mean():
     for rows in ([], [3], [-1]):
         with pytest.raises(AttnPOError, match="from 0 to 2"):
             ensemble_ranking_accuracy(scores, labels, rows)
+
+
+def test_the_greedy_order_takes_the_head_that_helps_the_mean_most():
+    # Head 0 is the best alone; 1 errs where 0 does; 2 is worse than 1, but right where 0 errs.
+    scores = [
+        torch.tensor([[3.0, 0.0], [2.0, 0.0], [0.0, 1.0]]),
+        torch.tensor([[3.0, 0.0], [2.0, 0.0], [0.0, 1.0]]),
+        torch.tensor([[0.0, 1.0], [0.0, 1.0], [4.0, 0.0]]),
+    ]
+    labels = [torch.tensor([True, False])] * 3
+    assert step_ranking_accuracy(scores, labels).sra.argsort(descending=True, stable=True).tolist() == [0, 1, 2]
+    assert greedy_rows(scores, labels, 3) == [0, 2, 1]
+    assert ensemble_ranking_accuracy(scores, labels, [0, 2]).sra.item() == 1
+    assert ensemble_ranking_accuracy(scores, labels, [0, 1]).sra.item() == pytest.approx(2 / 3)
+    with pytest.raises(AttnPOError, match="4 heads: give 1 to 3"):
+        greedy_rows(scores, labels, 4)
+    with pytest.raises(AttnPOError, match="no response of 1"):
+        greedy_rows(scores[:1], [torch.tensor([True, True])], 1)
 
 
 def test_averaging_heads_with_independent_noise_ranks_better():

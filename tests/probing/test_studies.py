@@ -77,7 +77,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Path, Pa
     responses = studies.run_responses(profile.source, profile.studied(), folder)
     heads = tuple(RankedHead(la, h, 0.5 + h / 100, 0.4, 0.7) for la in range(4) for h in range(8))
     about = {"model": "testbed", "revision": None, "phrase_set": "corrected", "min_chars": 1, "label_source": "-"}
-    HeadRanking(**about, n_responses=1, n_pairs=1, heads=heads).save(folder / "heads.json")  # type: ignore[arg-type]
+    HeadRanking(**about, n_responses=1, n_pairs=1, heads=heads, greedy=((0, 1), (0, 2), (0, 3))).save(
+        folder / "heads.json"
+    )  # type: ignore[arg-type]
     return profile, responses, folder / "heads.json"
 
 
@@ -113,7 +115,9 @@ def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Pa
     how: dict[str, Any] = {"labels": "oracle", "bootstrap": 10}
     ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, **how)
     rows = json.loads(ensemble.read_text())
-    assert [(row["order"], row["n"]) for row in rows] == [(o, n) for o in ("best", "random") for n in (1, 2, 3)]
+    orders = ("best", "greedy", "random")
+    assert [(row["order"], row["n"]) for row in rows] == [(order, n) for order in orders for n in (1, 2, 3)]
+    assert rows[5]["heads"] == [[0, 1], [0, 2], [0, 3]]
     assert rows[2]["heads"] == [[0, 7], [1, 7], [2, 7]]
     assert all(0 <= row["low"] <= row["sra"] <= row["high"] <= 1 for row in rows)
     model, tokenizer = load_model("testbed")

@@ -25,12 +25,12 @@ LARGER = ChainProblem(837, (("*", 34), ("-", 75)), modulus=1000)
 both = pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 
 OF_TINY = {  # SHA-256 of ids, texts and answers; the embedded model and all results are of these
-    "train": "aa8321410eaab4e57c2572019348068f7aabd6f6d14aec16332718c609e1fd1a",
-    "validation": "304e7b90861a70a92ce7e4926fd492c0cb8c9f0de565ae33f241e78db1c29b2b",
-    "test": "0eeef155a144d7d78f523d4573a705791a53d292375d29572daad69ce2f9fe0d",
-    "shifted": "c6f7578c95e995b2cb74fbb1d35aa6d94239724ba450cff61922bdb7fe0cd319",
+    "train": "3e522d6bfce72015289de3c0a38c5f0c5f7d9252440e854349cbe69fbfe3df6f",
+    "validation": "33c98132c41317ce9945c2182c2e37b77faa72185f1009b633b5c440ceb14fb7",
+    "test": "8539f12df56789e42e4a5440687a7fd2e280dd9abae9dd88dd60035062b28463",
+    "shifted": "cac556d5f04a4d29c1be3d67efef0bba6be6ae29570fdbe9d9ccbfa981d1061d",
 }
-DRAWN_OF_TINY = "d6057f8bc00f8120ea17757a87920c0890451c65aa76725edf4dc07b1ebf3b23"
+DRAWN_OF_TINY = "91a338ab0fd8a5ce79a21c90f0286994e4c81189b86b5f9695cde62f79d1ecbb"
 
 
 def lines_of(thinking: str) -> list[str]:
@@ -262,6 +262,11 @@ def test_where_each_link_is_solved() -> None:
         (["First, 37 * 24 = 88.", *WORKED, "Then 88 + 5 = 93."], {"direct": 1, "direct_right": 1, "doubted": 1} | EASY),
         (["First, 37 * 24 = 58.", *WORKED, "Then 88 + 5 = 93."], {"direct": 1, "doubted": 1, "repaired": 1} | EASY),
         (["First, 37 * 24 = 58.", "Wait, 24 * 37 = 58, yes.", "So we have 58 so far."], {"direct": 1}),
+        (
+            ["First, 37 * 24 = 58.", "Wait, 24 * 37 = 88.", "Alternatively, 24 * 37 = 88.", "Then 88 + 5 = 93."],
+            {"direct": 1, "doubted": 1, "repaired": 1} | EASY,
+        ),
+        (["First, 37 * 24 = 58.", "Wait, 24 * 37 = 88.", "Then 58 + 5 = 63."], {"direct": 1, **EASY}),
         ([*WORKED, "Alternatively, 24 * 37 = 88.", "Wait, 40 + 48 = 88, yes."], {"worked": 1, "worked_right": 1}),
         ([WORKED[0], "Then 37 * 24 = 88."], {"direct": 1, "direct_right": 1}),
         (["First, 36 * 24 = 64.", "Then 64 + 6 = 70."], {"strays": 2}),
