@@ -20,8 +20,7 @@ from attnpo.method.attention import all_heads
 from attnpo.method.credit import baseline_score
 from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import oracle_labels
-from attnpo.probing.probe import label_responses, sample_responses, score_all
+from attnpo.probing.probe import label_responses, labeler_for, sample_responses, score_all
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.store import Run
@@ -50,7 +49,7 @@ def main(name: str) -> None:
     sets = {f"({layer}, {head})": [heads.index((layer, head))] for layer, head in top}
     sets[f"mean of {len(top)}"] = [heads.index(head) for head in top]
 
-    labelled = label_responses(oracle_labels, profile.steps, tokenizer, responses)
+    labelled = label_responses(labeler_for(profile.probed(), model, tokenizer), profile.steps, tokenizer, responses)
     scores = score_all(model, [row.response for row in labelled])
     labels, bases = [], []
     for item, (prompt, ids, _), steps, _ in labelled:

@@ -61,7 +61,8 @@ def probe(
         data_revision: of a hub data set.
         split: of a hub data set or the testbed; train if not given.
         labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
-            states the gold answer are redundant) or `oracle` (exact, for the testbed's problems alone).
+            states the gold answer are redundant), `ablation` (steps that can be removed without making the gold answer
+            much less likely) or `oracle` (exact, for the testbed's problems alone).
         problems: how many are asked; 128 if not given.
         samples: responses a problem; 4 if not given.
         temperature: of sampling; 1 if not given.
@@ -242,8 +243,7 @@ def study(
         if kind == "ensemble":
             assert heads_file is not None  # its spec has the probe
             probed = loaded.probed()
-            how: dict[str, Any] = {"labels": probed.labels, "bootstrap": probed.bootstrap}
-            return [studies.run_ensemble(source, steps, section, responses, heads_file, folder, **how)]
+            return [studies.run_ensemble(source, steps, section, probed, responses, heads_file, folder)]
         heads = studies.key_focus_heads(section, heads_file, loaded.n_heads)
         if kind == "intervention":
             return [studies.run_intervention(source, steps, section, heads, responses, folder)]

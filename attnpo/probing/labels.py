@@ -1,12 +1,13 @@
 """Labels of steps: essential, redundant or unlabelled, from one of several sources.
 
-The testbed's oracle is exact, and is there for its problems alone. `first_answer` needs nothing but the gold answer. A
-source labels the steps of correct responses, each by itself.
+The testbed's oracle is exact, and is there for its problems alone. `first_answer` needs nothing but the gold answer.
+`ablation` asks the model, see `attnpo.probing.ablation`. A source labels the steps of correct responses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from attnpo.errors import AttnPOError
 from attnpo.grading.stated import states_answer
@@ -17,7 +18,7 @@ from attnpo.testbed.problems import SCALES, ChainProblem
 
 Labels = Sequence[bool | None]
 """Of K steps: True is essential, False redundant, None unlabelled."""
-Labeler = Callable[[Problem, Sequence[str]], Labels]
+TextLabeler = Callable[[Problem, Sequence[str]], Labels]
 """From a problem and the texts of the K steps of a response."""
 
 
@@ -48,8 +49,8 @@ def first_answer_labels(problem: Problem, step_texts: Sequence[str]) -> list[boo
     return [k <= first for k in range(len(step_texts))]
 
 
-SOURCES: dict[LabelSource, Labeler] = {"oracle": oracle_labels, "first_answer": first_answer_labels}
-"""By the name in a profile's `probe.labels`."""
+BY_TEXT: dict[LabelSource, TextLabeler] = {"oracle": oracle_labels, "first_answer": first_answer_labels}
+"""The sources that need no model, by the name in a profile's `probe.labels`."""
 EXACT = tuple(SCALES)
 """Names in a profile's `data` of problems that the oracle knows."""
 
@@ -59,15 +60,14 @@ def has_oracle(data: str) -> bool:
     return data in EXACT
 
 
-def labeler_for(source: LabelSource, data: str) -> Labeler:
-    """The labels by a source of the steps of responses to a profile's `data`.
+def check_labels(source: LabelSource, data: str) -> None:
+    """Check that a source labels the steps of responses to a profile's `data`.
 
     Raises:
         AttnPOError: the oracle, for other data than the testbed's.
     """
     if source == "oracle" and not has_oracle(data):
-        others = ", ".join(name for name in SOURCES if name != "oracle")
+        others = " or ".join(name for name in get_args(LabelSource) if name != "oracle")
         raise AttnPOError(
             f"labels 'oracle' are known for {', '.join(EXACT)} alone, not for data {data!r}; choose {others}"
         )
-    return SOURCES[source]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,8 +19,9 @@ from attnpo.method.attention import all_heads
 from attnpo.method.ranking import greedy_rows, step_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
+from attnpo.probing.ablation import ablation_labels
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import Labeler, Labels, labeler_for
+from attnpo.probing.labels import BY_TEXT, Labels, check_labels
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
@@ -67,7 +68,7 @@ def run_probe(
     Raises:
         AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
     """
-    label = labeler_for(settings.labels, source.data)
+    check_labels(settings.labels, source.data)
     tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, settings.split, source.data_revision)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
@@ -76,7 +77,7 @@ def run_probe(
     correct = [row for row in graded if row]
     logger.info("%d of %d responses are correct", len(correct), len(graded))
     model, _ = load_model(source.model, source.revision)
-    scores, labels = score_responses(label, steps, model, tokenizer, correct)
+    scores, labels = score_responses(labeler_for(settings, model, tokenizer), steps, model, tokenizer, correct)
     if not scores:
         raise AttnPOError(
             f"none of {len(correct)} correct responses has essential and redundant steps by labels "
@@ -163,6 +164,17 @@ def in_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+Labeler = Callable[[Sequence[tuple[Problem, Response]]], list[Labels]]
+"""From problems and responses to them, with their K steps, to K labels each."""
+
+
+def labeler_for(settings: ProbeSection, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Labeler:
+    """The labels by the source that a section `probe` names."""
+    if by_text := BY_TEXT.get(settings.labels):
+        return lambda rows: [by_text(item, response.steps.texts) for item, response in rows if response.steps]
+    return lambda rows: list(ablation_labels(rows, model, tokenizer, settings.forced_answer))
+
+
 class Labelled(NamedTuple):
     """A response with steps of both kinds."""
 
@@ -180,15 +192,18 @@ def label_responses(
 ) -> list[Labelled]:
     """The responses (problem, prompt ids, response ids) that have essential and redundant steps, shortest first."""
     table = token_bytes_table(tokenizer)
-    chosen = []
+    rows = []
     for item, prompt, ids in responses:
         steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
-        if steps is None:
-            continue
-        labels = label(item, steps.texts)
-        if {True, False} <= set(labels):
-            chosen.append(Labelled(item, Response(prompt, ids, steps), steps, labels))
-    return sorted(chosen, key=lambda row: row.response.n_tokens)
+        if steps is not None:
+            rows.append((item, Response(prompt, ids, steps)))
+    rows.sort(key=lambda row: row[1].n_tokens)
+    found = zip(rows, label(rows), strict=True)
+    return [
+        Labelled(item, response, response.steps, labels)
+        for (item, response), labels in found
+        if response.steps is not None and {True, False} <= set(labels)
+    ]
 
 
 def score_all(model: PreTrainedModel, responses: Sequence[Response]) -> list[torch.Tensor]:

@@ -25,7 +25,7 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 Phrases = Literal["published", "corrected"]
 """Phrase sets that cut the thinking into steps."""
 
-LabelSource = Literal["oracle", "first_answer"]
+LabelSource = Literal["oracle", "first_answer", "ablation"]
 """Who says which steps are essential, see `attnpo.probing.labels`."""
 
 
@@ -62,7 +62,9 @@ class ProbeSection(SamplingSection):
     split: str = "train"
     """Problems to sample."""
     labels: LabelSource = "oracle"
-    """`oracle`, which the testbed alone has, or `first_answer`, which any problems with checkable answers have."""
+    """`oracle`, which the testbed alone has, `first_answer` or `ablation`; see `attnpo.probing.labels`."""
+    forced_answer: str = "\n\n**Final Answer**\n\\boxed{"
+    """`ablation`: what is put between `</think>` and the gold answer, as the model would write it. A brace follows."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000

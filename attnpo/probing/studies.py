@@ -29,16 +29,18 @@ from attnpo.method.ranking import ensemble_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import has_oracle, labeler_for, oracle_labels
+from attnpo.probing.labels import check_labels, has_oracle, oracle_labels
 from attnpo.probing.probe import (
     GRADING_BATCH,
     SCORING_BATCH,
     in_batches,
+    labeler_for,
     sample_responses,
     score_all,
     score_responses,
 )
-from attnpo.probing.settings import LabelSource, Source, StepsSection, StudySection
+from attnpo.probing.removal import kept_ids
+from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import free_memory, load_model, load_tokenizer
@@ -77,12 +79,10 @@ def run_ensemble(
     source: Source,
     steps: StepsSection,
     study: StudySection,
+    probe: ProbeSection,
     responses: Path,
     heads_file: Path,
     out_dir: Path,
-    *,
-    labels: LabelSource,
-    bootstrap: int,
     seed: int = 0,
 ) -> Path:
     """Step Ranking Accuracy of the mean score of n heads, for n from 1 to `study.ensemble`.
@@ -91,12 +91,10 @@ def run_ensemble(
     mean most on the probe's responses (where the probe kept so many), and `random`.
 
     Args:
-        source, steps, study: the profile's sections.
+        source, steps, study, probe: the profile's sections; of `probe` the labels and the draws for the intervals.
         responses: the file that `run_responses` wrote; its correct responses are used.
         heads_file: the probe's heads.json.
         out_dir: gets `ensemble.json`, a row for each order and n.
-        labels: the profile's `probe.labels`.
-        bootstrap: draws (responses) for the intervals.
         seed: of the random order and of the bootstrap.
 
     Returns:
@@ -106,10 +104,10 @@ def run_ensemble(
         AttnPOError: no labels for the source's data, fewer heads than `study.ensemble`, or no response with steps of
             both kinds.
     """
-    label = labeler_for(labels, source.data)
+    check_labels(probe.labels, source.data)
     model, tokenizer = load_model(source.model, source.revision)
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
-    scores, essential = score_responses(label, steps, model, tokenizer, correct)
+    scores, essential = score_responses(labeler_for(probe, model, tokenizer), steps, model, tokenizer, correct)
     place = {head: row for row, head in enumerate(all_heads(model))}
     ranking = HeadRanking.load(heads_file)
     orders = {"best": ranking.top(study.ensemble)}
@@ -120,7 +118,7 @@ def run_ensemble(
     for name, order in orders.items():
         for n in range(1, study.ensemble + 1):
             chosen = [place[head] for head in order[:n]]
-            found = ensemble_ranking_accuracy(scores, essential, chosen, n_resamples=bootstrap, seed=seed)
+            found = ensemble_ranking_accuracy(scores, essential, chosen, n_resamples=probe.bootstrap, seed=seed)
             ends = {"sra": found.sra.item(), "low": found.low.item(), "high": found.high.item()}
             about = {"n_pairs": found.n_pairs, "n_responses": found.n_responses}
             rows.append({"order": name, "n": n, "heads": [list(h) for h in order[:n]], **ends, **about})
@@ -334,14 +332,6 @@ def dropped_steps(scores: Tensor, condition: str, share: float, draw: random.Ran
     if condition == "random":
         draw.shuffle(order)
     return {"whole": set(), "highest": set(order[len(order) - n :])}.get(condition, set(order[:n]))
-
-
-def kept_ids(response: Response, dropped: set[int]) -> list[int]:
-    """The sampled ids before the answer, `</think>` included, without those of the dropped steps."""
-    steps = response.steps
-    assert steps is not None
-    before_answer = zip(response.ids[: steps.answer[0]], steps.step_of_token, strict=False)
-    return [token for token, step in before_answer if step not in dropped]
 
 
 def correlation(one: Tensor, other: Tensor, problems: Sequence[str], **options: Any) -> list[Estimate]:

@@ -405,10 +405,10 @@ def left_to_do(plan: list[Job], recorded: bool = False) -> list[Job]:
 
 
 def _check_labels(profile: Profile) -> None:
-    from attnpo.probing.labels import labeler_for
+    from attnpo.probing.labels import check_labels
 
     try:
-        labeler_for(profile.probed().labels, profile.data)
+        check_labels(profile.probed().labels, profile.data)
     except AttnPOError as error:
         raise AttnPOError(f"profile {profile.name}: {error}") from error
 

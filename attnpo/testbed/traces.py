@@ -127,7 +127,7 @@ def _links(problem: ChainProblem, rng: random.Random, habits: Habits) -> Iterato
             turned = f"-{n} + {value}" if op == "-" else f"{n} {op} {value}"
             doubted = is_hard(op, n) and rng.random() < habits.doubt
         if doubted:
-            again, worked = _worked_out(problem, value, n, rng.choice(RECHECK_OPENINGS), rng)
+            again, worked = _worked_out(problem, value, n, rng.choice(DOUBT_OPENINGS), rng)
             again[-1] = f"{again[-1][:-1]}, {'yes' if result == right else f'not {result}'}."
             equations = equations if result == right else worked
             lines, result = lines + again, right
@@ -144,6 +144,9 @@ def _links(problem: ChainProblem, rng: random.Random, habits: Habits) -> Iterato
 
 
 RECHECK_OPENINGS = ("Wait,", "Hold on,", "Let me check:", "Let me verify:")
+DOUBT_OPENINGS = ("Hmm, wait,", "Hmm, let me make sure:")
+"""Others than those of re-checks: a re-check turns the operands round and a doubt does not, so that behind one and the
+same opening the operands would be mixed up."""
 
 
 def _onward(rng: random.Random) -> str:

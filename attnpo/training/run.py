@@ -25,7 +25,7 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
-from attnpo.probing.labels import labeler_for, oracle_labels
+from attnpo.probing.labels import check_labels, oracle_labels
 from attnpo.probing.settings import Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.models import (
@@ -301,7 +301,7 @@ def grading_workers() -> int:
 
 def _oracle_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
     """The oracle's labels for a row of the data set, which names its problem by id."""
-    labeler_for("oracle", data)
+    check_labels("oracle", data)
     by_id = {problem.id: problem for problem in problems}
     return lambda row, texts: oracle_labels(by_id[row["id"]], texts)
 

@@ -11,7 +11,7 @@ import pytest
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.probing.heads import HeadRanking, RankedHead
-from attnpo.probing.labels import SOURCES, first_answer_labels, labeler_for, oracle_labels
+from attnpo.probing.labels import BY_TEXT, check_labels, first_answer_labels
 from attnpo.problems.problem import Problem
 from attnpo.testbed import EMBEDDED, load_problems
 
@@ -28,12 +28,13 @@ def test_a_response_that_states_it_last_or_never_is_unlabelled(steps: list[str])
     assert first_answer_labels(PROBLEM, steps) == [None] * len(steps)
 
 
-def test_a_source_is_chosen_by_its_name_and_the_oracle_knows_the_testbed_alone() -> None:
-    assert labeler_for("oracle", EMBEDDED) is oracle_labels
-    assert {labeler_for(name, EMBEDDED) for name in SOURCES} == set(SOURCES.values())
-    assert labeler_for("first_answer", "mine.jsonl") is first_answer_labels
+def test_the_oracle_knows_the_testbed_alone() -> None:
+    for source in BY_TEXT:
+        check_labels(source, EMBEDDED)
+    check_labels("first_answer", "mine.jsonl")
+    check_labels("ablation", "mine.jsonl")
     with pytest.raises(AttnPOError, match="'oracle' are known for testbed.* not for data 'mine.jsonl'; .*first_answer"):
-        labeler_for("oracle", "mine.jsonl")
+        check_labels("oracle", "mine.jsonl")
 
 
 def ranking(**changes: Any) -> HeadRanking:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from attnpo.method.scores import Response
 from attnpo.method.steps import Step, TokenSteps
 from attnpo.probing import studies
 from attnpo.probing.heads import HeadRanking, RankedHead
+from attnpo.probing.removal import kept_ids
 from attnpo.runs.profile import Profile
 from attnpo.sampling.models import load_model
 from attnpo.testbed import MODEL_DIR
@@ -41,9 +41,9 @@ def test_kept_ids_leaves_out_the_steps_and_the_answer() -> None:
     step = Step(0, 1, 1, None)
     steps = TokenSteps([0, 0, 1, 2, -1, -1, -1], [step] * 3, (0, 4), (5, 7), "")
     response = Response([9], [10, 11, 12, 13, 14, 15, 16], steps)
-    assert studies.kept_ids(response, {0}) == [12, 13, 14]
-    assert studies.kept_ids(response, {1, 2}) == [10, 11, 14]
-    assert studies.kept_ids(response, set()) == [10, 11, 12, 13, 14]
+    assert kept_ids(response, {0}) == [12, 13, 14]
+    assert kept_ids(response, {1, 2}) == [10, 11, 14]
+    assert kept_ids(response, set()) == [10, 11, 12, 13, 14]
 
 
 def test_correlation_against_numpy_s() -> None:
@@ -112,8 +112,7 @@ def test_intervention_answers_to_what_is_left(studied: tuple[Profile, Path, Path
 def test_ensemble_and_stability_on_the_embedded_model(studied: tuple[Profile, Path, Path], tmp_path: Path) -> None:
     profile, responses, heads_file = studied
     source, steps, study = profile.source, profile.steps, profile.studied()
-    how: dict[str, Any] = {"labels": "oracle", "bootstrap": 10}
-    ensemble = studies.run_ensemble(source, steps, study, responses, heads_file, tmp_path, **how)
+    ensemble = studies.run_ensemble(source, steps, study, profile.probed(), responses, heads_file, tmp_path)
     rows = json.loads(ensemble.read_text())
     orders = ("best", "greedy", "random")
     assert [(row["order"], row["n"]) for row in rows] == [(order, n) for order in orders for n in (1, 2, 3)]
