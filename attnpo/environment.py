@@ -111,3 +111,9 @@ def shipped(place: str) -> Path:
     A checkout has it at its top, an installed package inside itself; pyproject.toml lists what a wheel takes along.
     """
     return (PACKAGE.parent if IN_CHECKOUT else PACKAGE) / place
+
+
+def cache_folder() -> Path:
+    """Where what was paid for is kept between runs: $ATTNPO_CACHE, or attnpo in the user's folder of caches."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ATTNPO_CACHE") or caches / "attnpo")

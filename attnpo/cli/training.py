@@ -11,7 +11,7 @@ import tyro
 
 from attnpo.cli.common import ProfileName, Results, about, compute, heads_file_of, need, results_dir_of, trained_model
 from attnpo.errors import AttnPOError
-from attnpo.probing.settings import LabelSource, Phrases, ProbeSection, Source, StepsSection
+from attnpo.probing.settings import LabelSource, Phrases, ProbeSection, Source, StepsSection, Vote
 from attnpo.runs.plan import check_sections, spec_of_probe, study_spec, train_spec
 from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
@@ -32,7 +32,7 @@ def probe(
     data: str | None = None,
     data_revision: str | None = None,
     split: str | None = None,
-    labels: LabelSource | None = None,
+    labels: list[LabelSource] | None = None,
     problems: int | None = None,
     samples: int | None = None,
     temperature: float | None = None,
@@ -40,6 +40,10 @@ def probe(
     batch_size: int | None = None,
     backend: Backend | None = None,
     heads: int | None = None,
+    forced_answer: str | None = None,
+    judge_url: list[str] | None = None,
+    judge_model: list[str] | None = None,
+    vote: Vote | None = None,
     phrases: Phrases | None = None,
     min_chars: int | None = None,
     seed: int | None = None,
@@ -62,7 +66,8 @@ def probe(
         split: of a hub data set or the testbed; train if not given.
         labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
             states the gold answer are redundant), `ablation` (steps that can be removed without making the gold answer
-            much less likely) or `oracle` (exact, for the testbed's problems alone).
+            much less likely), `judge` (other models, by --judge-url and --judge-model) or `oracle` (exact, for the
+            testbed's problems alone). Of several, steps are labelled on which all agree.
         problems: how many are asked; 128 if not given.
         samples: responses a problem; 4 if not given.
         temperature: of sampling; 1 if not given.
@@ -70,6 +75,11 @@ def probe(
         batch_size: hf: responses generated at once; 32 if not given.
         backend: what samples: `hf` (transformers), if not given, or `vllm`.
         heads: how many of the best are named at the end; 3 if not given.
+        forced_answer: `--labels ablation`: what stands between </think> and the boxed answer; R1's words if not given.
+        judge_url: `--labels judge`: the address of each judge, such as http://localhost:8000/v1/chat/completions. The
+            key is taken from OPENAI_API_KEY; a profile can name another variable for each judge.
+        judge_model: the name of each judge's model, in the same order; one address may serve several.
+        vote: `unanimous`, if not given: a step is labelled where all judges agree; `majority`: where more than half do.
         phrases: phrase set that cuts the thinking into steps; `corrected` if not given.
         min_chars: steps shorter than this many characters merge into a neighbour; 80 if not given.
         seed: without a profile: of the sampling and of the intervals; 0 if not given.
@@ -79,10 +89,12 @@ def probe(
     whence = {"model": model, "revision": revision, "data": data, "data_revision": data_revision}
     cut = {"phrases": phrases, "min_chars": min_chars}
     section = {
-        "labels": labels, "split": split, "problems": problems, "samples": samples, "temperature": temperature,
-        "max_completion_tokens": max_tokens, "batch_size": batch_size, "backend": backend, "heads": heads,
+        "labels": labels[0] if labels and len(labels) == 1 else labels, "split": split, "problems": problems,
+        "samples": samples, "temperature": temperature, "max_completion_tokens": max_tokens, "batch_size": batch_size,
+        "backend": backend, "heads": heads, "vote": vote, "forced_answer": forced_answer,
     }  # fmt: skip
-    alone = _given({**whence, **cut, **section, "seed": seed})
+    judges = {"judge_url": judge_url, "judge_model": judge_model}
+    alone = _given({**whence, **cut, **section, **judges, "seed": seed})
     if profile is not None:
         if alone:
             name = next(iter(alone)).replace("max_completion", "max").replace("_", "-")
@@ -102,11 +114,13 @@ def probe(
         raise AttnPOError("give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE")
     check_model(model)
     defaults = {"problems": 128, "samples": 4, "max_completion_tokens": 4096, "batch_size": 32}
-    settings = build(ProbeSection, {**defaults, **_given(section)}, "probe")
+    named = {"judges": _judges(judge_url or [], judge_model or [])}
+    settings = build(ProbeSection, {**defaults, **named, **_given(section)}, "probe")
     source = build(Source, {**_given(whence), "revision": revision}, "probe")
     words = ["attnpo", "probe"]
     for name, value in alone.items():
-        words += [f"--{name.replace('max_completion', 'max').replace('_', '-')}", str(value)]
+        words += [f"--{name.replace('max_completion', 'max').replace('_', '-')}"]
+        words += map(str, value) if isinstance(value, list) else [str(value)]
     run = _probed(
         (results or Path("attnpo-probe")).absolute(),
         (source, build(StepsSection, _given(cut), "probe"), settings),
@@ -115,6 +129,12 @@ def probe(
         {"profile": None, "quick": False},
     )
     _say_heads(run.folder / "heads.json", settings.heads)
+
+
+def _judges(urls: list[str], models: list[str]) -> list[dict[str, str]]:
+    if len(urls) not in (1, len(models)) and (urls or models):
+        raise AttnPOError(f"--judge-url has {len(urls)} addresses and --judge-model {len(models)} names; give one each")
+    return [{"base_url": url, "model": model} for url, model in zip(urls * len(models), models, strict=False)]
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

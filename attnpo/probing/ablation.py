@@ -70,6 +70,7 @@ def ablation_labels(
                     for step, label in stop.value.items():
                         labels[number][step] = label
                     del going[number]
+        progress.update(task, completed=total)  # what told nothing was left early
     return labels
 
 

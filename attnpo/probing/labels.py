@@ -1,7 +1,8 @@
 """Labels of steps: essential, redundant or unlabelled, from one of several sources.
 
 The testbed's oracle is exact, and is there for its problems alone. `first_answer` needs nothing but the gold answer.
-`ablation` asks the model, see `attnpo.probing.ablation`. A source labels the steps of correct responses.
+`ablation` asks the model and `judge` asks others, see the modules of these names. A source labels the steps of correct
+responses; of several, a step has the label on which all agree.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import get_args
 
 from attnpo.errors import AttnPOError
 from attnpo.grading.stated import states_answer
-from attnpo.probing.settings import LabelSource
+from attnpo.probing.settings import LabelSource, Vote
 from attnpo.problems.problem import Problem
 from attnpo.testbed import oracle
 from attnpo.testbed.problems import SCALES, ChainProblem
@@ -60,13 +61,28 @@ def has_oracle(data: str) -> bool:
     return data in EXACT
 
 
-def check_labels(source: LabelSource, data: str) -> None:
-    """Check that a source labels the steps of responses to a profile's `data`.
+def voted(labels: Sequence[Labels], vote: Vote) -> list[bool | None]:
+    """One label for each of K steps from those of several judges or sources.
+
+    Args:
+        labels: of each, K labels.
+        vote: `unanimous`: all label the step, and all alike; `majority`: more than half of all do.
+    """
+    needed = len(labels) if vote == "unanimous" else len(labels) // 2 + 1
+    result: list[bool | None] = []
+    for of_step in zip(*labels, strict=True):
+        essential, redundant = of_step.count(True), of_step.count(False)
+        result.append(True if essential >= needed else False if redundant >= needed else None)
+    return result
+
+
+def check_labels(sources: Sequence[LabelSource], data: str) -> None:
+    """Check that each source labels the steps of responses to a profile's `data`.
 
     Raises:
         AttnPOError: the oracle, for other data than the testbed's.
     """
-    if source == "oracle" and not has_oracle(data):
+    if "oracle" in sources and not has_oracle(data):
         others = " or ".join(name for name in get_args(LabelSource) if name != "oracle")
         raise AttnPOError(
             f"labels 'oracle' are known for {', '.join(EXACT)} alone, not for data {data!r}; choose {others}"

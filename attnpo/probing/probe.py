@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attnpo.environment import cache_folder
 from attnpo.errors import AttnPOError
 from attnpo.grading.math import Grader
 from attnpo.method.attention import all_heads
@@ -21,8 +22,9 @@ from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.ablation import ablation_labels
 from attnpo.probing.heads import HeadRanking
-from attnpo.probing.labels import BY_TEXT, Labels, check_labels
-from attnpo.probing.settings import ProbeSection, Source, StepsSection
+from attnpo.probing.judge import judge_labels
+from attnpo.probing.labels import BY_TEXT, Labels, check_labels, voted
+from attnpo.probing.settings import LabelSource, ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.models import context_of, load_model, load_tokenizer, model_config
@@ -68,7 +70,7 @@ def run_probe(
     Raises:
         AttnPOError: no labels for the source's data, or no correct response with steps of both kinds.
     """
-    check_labels(settings.labels, source.data)
+    check_labels(settings.sources, source.data)
     tokenizer = load_tokenizer(source.model, source.revision)
     problems = load_problems(source.data, settings.split, source.data_revision)[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
@@ -81,7 +83,8 @@ def run_probe(
     if not scores:
         raise AttnPOError(
             f"none of {len(correct)} correct responses has essential and redundant steps by labels "
-            f"{settings.labels!r}; raise probe.problems or probe.samples, or check steps.phrases and steps.min_chars"
+            f"{' and '.join(settings.sources)}; raise probe.problems or probe.samples, or check steps.phrases and "
+            "steps.min_chars"
         )
     heads = all_heads(model)
     ranking = HeadRanking.of(
@@ -92,7 +95,7 @@ def run_probe(
         revision=source.revision,
         phrase_set=steps.phrases,
         min_chars=steps.min_chars,
-        label_source=f"{source.data} oracle" if settings.labels == "oracle" else settings.labels,
+        label_source=_who_labels(source, settings),
     )
     path = heads_file or out_dir / "heads.json"
     ranking.save(path)
@@ -102,6 +105,12 @@ def run_probe(
     )
     logger.info("Step Ranking Accuracy over %d pairs, best heads: %s", ranking.n_pairs, best)
     return path
+
+
+def _who_labels(source: Source, settings: ProbeSection) -> str:
+    models = ", ".join(judge.model for judge in settings.judges)
+    more = {"oracle": f"{source.data} oracle", "judge": f"judge ({models}; {settings.vote})"}
+    return " and ".join(more.get(name, name) for name in settings.sources)
 
 
 def sample_responses(
@@ -169,10 +178,20 @@ Labeler = Callable[[Sequence[tuple[Problem, Response]]], list[Labels]]
 
 
 def labeler_for(settings: ProbeSection, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Labeler:
-    """The labels by the source that a section `probe` names."""
-    if by_text := BY_TEXT.get(settings.labels):
-        return lambda rows: [by_text(item, response.steps.texts) for item, response in rows if response.steps]
-    return lambda rows: list(ablation_labels(rows, model, tokenizer, settings.forced_answer))
+    """The labels by the sources that a section `probe` names; of several, those on which all agree."""
+
+    def of_source(source: LabelSource, rows: Sequence[tuple[Problem, Response]]) -> Sequence[Labels]:
+        if by_text := BY_TEXT.get(source):
+            return [by_text(item, response.steps.texts) for item, response in rows if response.steps]
+        if source == "judge":
+            return judge_labels(rows, settings.judges, settings.vote, cache_folder() / "judges.sqlite")
+        return ablation_labels(rows, model, tokenizer, settings.forced_answer)
+
+    def label(rows: Sequence[tuple[Problem, Response]]) -> list[Labels]:
+        of_each = [of_source(source, rows) for source in settings.sources]
+        return [voted(labels, "unanimous") for labels in zip(*of_each, strict=True)]
+
+    return label
 
 
 class Labelled(NamedTuple):

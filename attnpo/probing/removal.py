@@ -28,13 +28,13 @@ def greedy_removal(
     are essential; those that went after a refusal are unlabelled, since what they said may be said by what stayed.
 
     A generator, so that many responses can be judged in one batch. It yields sets of removed steps and is sent, for
-    each of them, the log-probability of the gold answer behind the rest: first for none, then for each alone, then for one
-    set at a time, 2 K + 1 in all.
+    each of them, the log-probability of the gold answer behind the rest: for none, then for each step alone, then for
+    one set at a time, 2 K + 1 in all.
 
     Args:
         steps: the K steps that may go.
-        enough: log-probability of the gold answer behind the whole thinking. Where it is less likely, the model does not
-            answer as it is asked to, and no step is labelled.
+        enough: log-probability that the gold answer must have behind the whole thinking. Where it has less, the model
+            does not answer as it is asked to, and no step is labelled.
         allowed: by how much the log-probability may fall below that behind the whole thinking, in nats.
 
     Returns:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import field
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from attnpo.sampling.settings import SamplingSection
-from attnpo.schema import STRICT, Count, Index, Positive, Share
+from attnpo.schema import STRICT, Count, Index, NotNegative, Positive, Share
+
+T = TypeVar("T")
 
 
-def _different(heads: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    for head in heads:
-        if heads.count(head) > 1:
-            raise ValueError(f"head {list(head)} stands twice; leave one of them out")
-    return heads
+def _different(items: list[T]) -> list[T]:
+    for item in items:
+        if items.count(item) > 1:
+            name = f"head {list(item)}" if isinstance(item, tuple) else repr(item)
+            raise ValueError(f"{name} stands twice; leave one of them out")
+    return items
 
 
 HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValidator(_different)]
@@ -25,8 +29,14 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 Phrases = Literal["published", "corrected"]
 """Phrase sets that cut the thinking into steps."""
 
-LabelSource = Literal["oracle", "first_answer", "ablation"]
+LabelSource = Literal["oracle", "first_answer", "ablation", "judge"]
 """Who says which steps are essential, see `attnpo.probing.labels`."""
+
+Sources = Annotated[list[LabelSource], Field(min_length=2), AfterValidator(_different)]
+"""Several sources."""
+
+Vote = Literal["unanimous", "majority"]
+"""How the labels of several judges become one, see `attnpo.probing.judge.voted`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,20 +65,67 @@ class StepsSection:
     """A summary step with at most this many characters beside its trigger merges to the right."""
 
 
+def _address(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or not url.rstrip("/").endswith("/chat/completions"):
+        raise ValueError(
+            f"{url!r} is no address of a chat; give it whole, as http://localhost:8000/v1/chat/completions"
+        )
+    return url
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class JudgeSection:
+    """A model that labels steps, behind an OpenAI-compatible endpoint: a hosted one, `vllm serve`, Ollama."""
+
+    base_url: Annotated[str, AfterValidator(_address)]
+    """The whole address, such as http://localhost:8000/v1/chat/completions."""
+    model: str
+    """The name under which the server knows it."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key, if the server wants one."""
+    temperature: NotNegative = 0.0
+    max_tokens: Count = 8192
+    """Budget of a reply."""
+    concurrent: Count = 8
+    """Requests at once."""
+    attempts: Count = 6
+    """How often a request is made before an error that may pass (429, 5xx, no answer) ends the probe."""
+    wait: NotNegative = 1.0
+    """Seconds before the second attempt; each further wait is twice as long, a minute at most."""
+    timeout: Positive = 600.0
+    """Seconds until a request counts as not answered."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ProbeSection(SamplingSection):
     """How Key-Focus Heads are found: sample responses, label their steps, score them, rank the heads."""
 
     split: str = "train"
     """Problems to sample."""
-    labels: LabelSource = "oracle"
-    """`oracle`, which the testbed alone has, `first_answer` or `ablation`; see `attnpo.probing.labels`."""
+    labels: LabelSource | Sources = "oracle"
+    """`oracle`, which the testbed alone has, `first_answer`, `ablation` or `judge`, or several of them, of which only
+    steps on which all agree are labelled; see `attnpo.probing.labels`."""
+    judges: list[JudgeSection] = field(default_factory=list)
+    """`judge`: who is asked."""
+    vote: Vote = "unanimous"
+    """`judge`: how the labels of several become one."""
     forced_answer: str = "\n\n**Final Answer**\n\\boxed{"
     """`ablation`: what is put between `</think>` and the gold answer, as the model would write it. A brace follows."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000
     """Draws (of responses) for the interval of each head's Step Ranking Accuracy."""
+
+    @property
+    def sources(self) -> list[LabelSource]:
+        """The sources of the labels, one or several."""
+        return [self.labels] if isinstance(self.labels, str) else self.labels
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if ("judge" in self.sources) != bool(self.judges):
+            raise ValueError("judges go with labels judge, and only with them; name at least one, or none")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

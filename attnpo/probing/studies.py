@@ -104,7 +104,7 @@ def run_ensemble(
         AttnPOError: no labels for the source's data, fewer heads than `study.ensemble`, or no response with steps of
             both kinds.
     """
-    check_labels(probe.labels, source.data)
+    check_labels(probe.sources, source.data)
     model, tokenizer = load_model(source.model, source.revision)
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
     scores, essential = score_responses(labeler_for(probe, model, tokenizer), steps, model, tokenizer, correct)

@@ -408,7 +408,7 @@ def _check_labels(profile: Profile) -> None:
     from attnpo.probing.labels import check_labels
 
     try:
-        check_labels(profile.probed().labels, profile.data)
+        check_labels(profile.probed().sources, profile.data)
     except AttnPOError as error:
         raise AttnPOError(f"profile {profile.name}: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import pydantic
@@ -15,7 +16,8 @@ from trl import GRPOConfig
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
-from attnpo.probing.settings import HeadList, Phrases
+from attnpo.probing.heads import HeadRanking
+from attnpo.probing.settings import HeadList, Phrases, ProbeSection
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
@@ -68,8 +70,12 @@ class AttnPOConfig(GRPOConfig):
     attnpo: bool = field(
         default=True, metadata={"help": "Rescale the advantages by attention; off: the length reward alone."}
     )
-    heads: list[Any] | None = field(
-        default=None, metadata={"help": "Key-Focus Heads as [[layer, head], ...], both from 0."}
+    heads: list[Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Key-Focus Heads as [[layer, head], ...], both from 0, or the path of the heads.json that "
+            "`attnpo probe` wrote, whose best three are taken."
+        },
     )
     step_scores: str = field(
         default="attention",
@@ -113,6 +119,9 @@ class AttnPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         build(GRPONumbers, GRPONumbers.among(vars(self)), "AttnPOConfig")
+        if isinstance(self.heads, str | PathLike):
+            ranking = HeadRanking.load(self.heads)
+            self.heads = [list(head) for head in ranking.top(min(ProbeSection.heads, len(ranking.heads)))]
         if self.heads is not None and hasattr(self.heads, "tolist"):  # an array
             self.heads = self.heads.tolist()
         ours = {name: getattr(self, name) for name in _Ours.__dataclass_fields__}

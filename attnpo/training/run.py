@@ -301,7 +301,7 @@ def grading_workers() -> int:
 
 def _oracle_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
     """The oracle's labels for a row of the data set, which names its problem by id."""
-    check_labels("oracle", data)
+    check_labels(["oracle"], data)
     by_id = {problem.id: problem for problem in problems}
     return lambda row, texts: oracle_labels(by_id[row["id"]], texts)
 

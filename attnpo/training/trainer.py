@@ -90,6 +90,7 @@ class AttnPOTrainer(GRPOTrainer):
         if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
+        assert not isinstance(self.args.heads, str)  # a file was read when the arguments were made
         self.heads: list[Head] = [(int(layer), int(head)) for layer, head in self.args.heads or []]
         if self.args.attnpo and self.args.step_scores == "attention":
             check_heads(self.accelerator.unwrap_model(self.model), self.heads)

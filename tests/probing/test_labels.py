@@ -10,10 +10,17 @@ import pytest
 
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
+from attnpo.method.scores import Response
+from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking, RankedHead
-from attnpo.probing.labels import BY_TEXT, check_labels, first_answer_labels
+from attnpo.probing.labels import BY_TEXT, Labels, check_labels, first_answer_labels
+from attnpo.probing.probe import labeler_for
+from attnpo.probing.settings import LabelSource, ProbeSection
 from attnpo.problems.problem import Problem
+from attnpo.sampling.models import load_model
+from attnpo.schema import build
 from attnpo.testbed import EMBEDDED, load_problems
+from attnpo.testbed.problems import ChainProblem
 
 PROBLEM = Problem("x", "What is 6 * 7?", "42")
 STEPS = ["First, 6 * 7 is needed.", "Then 6 * 7 = 42.", "Wait, 7 * 6 = 42, yes.", "So 42."]
@@ -29,12 +36,10 @@ def test_a_response_that_states_it_last_or_never_is_unlabelled(steps: list[str])
 
 
 def test_the_oracle_knows_the_testbed_alone() -> None:
-    for source in BY_TEXT:
-        check_labels(source, EMBEDDED)
-    check_labels("first_answer", "mine.jsonl")
-    check_labels("ablation", "mine.jsonl")
+    check_labels(list(BY_TEXT), EMBEDDED)
+    check_labels(["first_answer", "ablation"], "mine.jsonl")
     with pytest.raises(AttnPOError, match="'oracle' are known for testbed.* not for data 'mine.jsonl'; .*first_answer"):
-        check_labels("oracle", "mine.jsonl")
+        check_labels(["first_answer", "oracle"], "mine.jsonl")
 
 
 def ranking(**changes: Any) -> HeadRanking:
@@ -116,3 +121,31 @@ def test_a_wrong_call_says_so_in_one_line(
     monkeypatch.chdir(tmp_path)
     code, out, err = probe(capsys, *words)
     assert code != 0 and line in err and len(err.splitlines()) == 1 and not out
+
+
+def test_of_several_sources_the_labels_on_which_all_agree_count() -> None:
+    model, tokenizer = load_model(EMBEDDED)
+    problem = load_problems(EMBEDDED, "train")[0]
+    assert isinstance(problem, ChainProblem)
+    lines = []
+    for (op, n), value, result in zip(problem.ops, problem.values, problem.values[1:], strict=False):
+        lines += [f"Then {value} {op} {n} = {result}.", f"Wait, {value} {op} {n} = {result}, yes."]
+    text = "\n".join([*lines, "</think>", f"\\boxed{{{problem.answer}}}"])
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    row = (problem, Response([1], ids, align_steps(ids, token_bytes_table(tokenizer), "corrected", 1)))
+
+    def labels(*sources: LabelSource) -> Labels:
+        about: dict[str, Any] = {"problems": 1, "samples": 1, "max_completion_tokens": 8}
+        section = ProbeSection(labels=sources[0] if len(sources) == 1 else list(sources), **about)
+        (found,) = labeler_for(section, model, tokenizer)([row])
+        return found
+
+    exact, first = labels("oracle"), labels("first_answer")
+    assert exact == [True, False] * len(problem.ops)
+    assert labels("oracle", "first_answer") == [a if a == b else None for a, b in zip(exact, first, strict=True)]
+
+
+@pytest.mark.parametrize("wrong", ["opinion", ["oracle"], ["oracle", "oracle"], ["oracle", "opinion"], []])
+def test_unknown_sources_are_refused(wrong: Any) -> None:
+    with pytest.raises(AttnPOError, match=r"^x: labels"):
+        build(ProbeSection, {"problems": 1, "samples": 1, "max_completion_tokens": 8, "labels": wrong}, "x")

@@ -10,6 +10,7 @@ import pytest
 
 from attnpo.errors import AttnPOError
 from attnpo.method.credit import CreditConfig
+from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.training.trainer import AttnPOConfig
 
 
@@ -38,6 +39,16 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
 def test_contradictions_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(AttnPOError, match=message):
         config(tmp_path, **changes)
+
+
+def test_heads_may_be_what_the_probe_wrote(tmp_path: Path) -> None:
+    ranked = tuple(RankedHead(layer, 0, (5 + layer) / 10, 0.1, 0.95) for layer in range(5))
+    path = tmp_path / "heads.json"
+    HeadRanking("m", None, "corrected", 80, "first_answer", 40, 99, ranked).save(path)
+    for given in (str(path), path):
+        assert config(tmp_path, heads=given).heads == [[4, 0], [3, 0], [2, 0]]
+    with pytest.raises(AttnPOError, match="missing.json.*write it with `attnpo probe`"):
+        config(tmp_path, heads=str(tmp_path / "missing.json"))
 
 
 def test_an_unknown_credit_field_names_the_known_ones(tmp_path: Path) -> None:

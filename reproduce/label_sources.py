@@ -1,0 +1,123 @@
+"""How good the sources of step labels are, judged by the testbed's oracle, and which heads they would choose.
+
+    .venv/bin/python reproduce/label_sources.py tiny
+
+Labels the steps of the correct responses of the profile's probe by each source that needs no other model, and writes
+`labels.md` into its results folder. The probe's responses are sampled again where they are not there.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attnpo.environment import checkout_root
+from attnpo.files import atomic_write_text
+from attnpo.method.attention import all_heads
+from attnpo.method.ranking import StepRankingAccuracy, ensemble_ranking_accuracy, step_ranking_accuracy
+from attnpo.method.scores import Response
+from attnpo.method.steps import align_steps, token_bytes_table
+from attnpo.probing.ablation import ablation_labels
+from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
+from attnpo.probing.probe import sample_responses, score_all
+from attnpo.probing.quality import label_quality
+from attnpo.runs.plan import probe_spec
+from attnpo.runs.profile import load_profile
+from attnpo.runs.store import Run
+from attnpo.sampling.models import load_model
+from attnpo.testbed import load_problems
+
+FORCED = {"in its own words": "\n\\boxed{", "in R1's words": "\n\n**Final Answer**\n\\boxed{"}
+"""What the ablation puts behind `</think>`."""
+
+
+def main(name: str) -> None:
+    """Label, compare and write the table."""
+    profile = load_profile(name)
+    results = checkout_root() / "results" / profile.results_name
+    folder = Run.at(results, probe_spec(profile)).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = load_model(profile.model)
+    problems = load_problems(profile.data, profile.probed().split)[: profile.probed().problems]
+    items, table = {problem.id: problem for problem in problems}, token_bytes_table(tokenizer)
+    rows = []
+    for row in sample_responses(profile.source, profile.probed(), tokenizer, problems, folder / "samples.jsonl", 0):
+        cut = (profile.steps.phrases, profile.steps.min_chars, profile.steps.lone_trigger_chars)
+        steps = align_steps(row["response_ids"], table, *cut) if row["correct"] else None
+        if steps is not None:
+            rows.append((items[row["problem_id"]], Response(row["prompt_ids"], row["response_ids"], steps)))
+    texts = [response.steps.texts for _, response in rows if response.steps is not None]
+    exact = [oracle_labels(item, of_one) for (item, _), of_one in zip(rows, texts, strict=True)]
+    scores = score_all(model, [response for _, response in rows])
+
+    start = time.perf_counter()
+    found: dict[str, tuple[list[Labels], float]] = {"oracle": (list(exact), 0.0)}
+    first: list[Labels] = [first_answer_labels(item, of_one) for (item, _), of_one in zip(rows, texts, strict=True)]
+    found["first_answer"] = (first, time.perf_counter() - start)
+    for title, forced in FORCED.items():
+        start = time.perf_counter()
+        ablated: list[Labels] = list(ablation_labels(rows, model, tokenizer, forced))
+        found[f"ablation, forced {title}"] = (ablated, time.perf_counter() - start)
+        both: list[Labels] = [voted(pair, "unanimous") for pair in zip(first, ablated, strict=True)]
+        found[f"first_answer and ablation, forced {title}"] = (both, found[f"ablation, forced {title}"][1])
+
+    heads, by_oracle = all_heads(model), _ranking(scores, exact)
+    assert by_oracle is not None
+    best = by_oracle.sra.argsort(descending=True)[:3].tolist()
+    lines = []
+    for title, (labels, seconds) in found.items():
+        quality = label_quality(labels, exact)
+        line = {"labels": title, **{key.replace("_", " "): value for key, value in quality._asdict().items()}}
+        line["ms a response"] = 1000 * seconds / len(rows)
+        ranking = _ranking(scores, labels)
+        if ranking is not None:
+            chosen = ranking.sra.argsort(descending=True)[:3].tolist()
+            line["best three heads"] = " ".join(str(heads[row]) for row in chosen)
+            line["of the oracle's three"] = len(set(chosen) & set(best))
+            ranks = [pd.Series(sra.numpy()) for sra in (ranking.sra, by_oracle.sra)]
+            line["rank correlation of heads"] = ranks[0].corr(ranks[1], method="spearman")
+            three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
+            line["SRA of their mean"] = f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]"
+        lines.append(line)
+    about = (
+        f"{len(rows):,} correct responses to {len(problems)} problems, {sum(map(len, exact)):,} steps, profile "
+        f"`{profile.name}`. Made by `reproduce/label_sources.py`. Recall counts steps without a label as missed; kappa "
+        "is over labelled steps. The last column is by the oracle's labels, with the 95 % interval over responses."
+    )
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    cells = [columns, ["---"] * len(columns), *([_shown(line.get(column)) for column in columns] for line in lines)]
+    grid = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    text = f"# Sources of step labels, judged by the oracle\n\n{about}\n\n{grid}\n"
+    atomic_write_text(results / "labels.md", text)
+    print(text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}" if value < 10 else f"{value:.0f}"
+    return "" if value is None else str(value)
+
+
+def _counted(scores: list[Tensor], labels: list[Labels]) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores and labels of the labelled steps that have tokens, of responses with both kinds."""
+    kept_scores, kept_labels = [], []
+    for score, of_one in zip(scores, labels, strict=True):
+        if {True, False} <= set(of_one):
+            counted = ~score[0].isnan() & torch.tensor([label is not None for label in of_one])
+            kept_scores.append(score[:, counted])
+            kept_labels.append(torch.tensor([label is True for label in of_one])[counted])
+    return kept_scores, kept_labels
+
+
+def _ranking(scores: list[Tensor], labels: list[Labels]) -> StepRankingAccuracy | None:
+    counted = _counted(scores, labels)
+    return step_ranking_accuracy(*counted, n_resamples=10) if counted[0] else None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "tiny")
