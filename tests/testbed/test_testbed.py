@@ -30,7 +30,7 @@ OF_TINY = {  # SHA-256 of ids, texts and answers; the embedded model and all res
     "test": "8539f12df56789e42e4a5440687a7fd2e280dd9abae9dd88dd60035062b28463",
     "shifted": "cac556d5f04a4d29c1be3d67efef0bba6be6ae29570fdbe9d9ccbfa981d1061d",
 }
-DRAWN_OF_TINY = "91a338ab0fd8a5ce79a21c90f0286994e4c81189b86b5f9695cde62f79d1ecbb"
+DRAWN_OF_TINY = "5c1ba570a3ad9d6b5a051cc4b087cc19aa54e8c4699d96e7bad158fcc61205b2"
 
 
 def lines_of(thinking: str) -> list[str]:
