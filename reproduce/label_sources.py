@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from attnpo.environment import checkout_root
 from attnpo.files import atomic_write_text
 from attnpo.method.attention import all_heads
 from attnpo.method.ranking import StepRankingAccuracy, ensemble_ranking_accuracy, step_ranking_accuracy
-from attnpo.method.scores import Response
-from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.ablation import ablation_labels
 from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
-from attnpo.probing.probe import sample_responses, score_all
+from attnpo.probing.probe import aligned, counted_steps, has_both, sample_responses, score_all
 from attnpo.probing.quality import label_quality
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
@@ -44,13 +42,10 @@ def main(name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer = load_model(profile.model)
     problems = load_problems(profile.data, profile.probed().split)[: profile.probed().problems]
-    items, table = {problem.id: problem for problem in problems}, token_bytes_table(tokenizer)
-    rows = []
-    for row in sample_responses(profile.source, profile.probed(), tokenizer, problems, folder / "samples.jsonl", 0):
-        cut = (profile.steps.phrases, profile.steps.min_chars, profile.steps.lone_trigger_chars)
-        steps = align_steps(row["response_ids"], table, *cut) if row["correct"] else None
-        if steps is not None:
-            rows.append((items[row["problem_id"]], Response(row["prompt_ids"], row["response_ids"], steps)))
+    items = {problem.id: problem for problem in problems}
+    sampled = sample_responses(profile.source, profile.probed(), tokenizer, problems, folder / "samples.jsonl", 0)
+    correct = ((items[row["problem_id"]], row["prompt_ids"], row["response_ids"]) for row in sampled if row["correct"])
+    rows = aligned(profile.steps, tokenizer, correct)
     texts = [response.steps.texts for _, response in rows if response.steps is not None]
     exact = [oracle_labels(item, of_one) for (item, _), of_one in zip(rows, texts, strict=True)]
     scores = score_all(model, [response for _, response in rows])
@@ -103,18 +98,13 @@ def _shown(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _counted(scores: list[Tensor], labels: list[Labels]) -> tuple[list[Tensor], list[Tensor]]:
-    """Scores and labels of the labelled steps that have tokens, of responses with both kinds."""
-    kept_scores, kept_labels = [], []
-    for score, of_one in zip(scores, labels, strict=True):
-        if {True, False} <= set(of_one):
-            counted = ~score[0].isnan() & torch.tensor([label is not None for label in of_one])
-            kept_scores.append(score[:, counted])
-            kept_labels.append(torch.tensor([label is True for label in of_one])[counted])
-    return kept_scores, kept_labels
+def _counted(scores: list[Tensor], labels: Sequence[Labels]) -> tuple[list[Tensor], list[Tensor]]:
+    """What counts of the responses that have steps of both kinds."""
+    pairs = [counted_steps(*pair) for pair in zip(scores, labels, strict=True) if has_both(pair[1])]
+    return [score for score, _ in pairs], [essential for _, essential in pairs]
 
 
-def _ranking(scores: list[Tensor], labels: list[Labels]) -> StepRankingAccuracy | None:
+def _ranking(scores: list[Tensor], labels: Sequence[Labels]) -> StepRankingAccuracy | None:
     counted = _counted(scores, labels)
     return step_ranking_accuracy(*counted, n_resamples=10) if counted[0] else None
 

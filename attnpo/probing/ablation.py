@@ -44,14 +44,14 @@ def ablation_labels(
         for each response a label for each step.
     """
     labels: list[list[bool | None]] = []
-    going, wanted = {}, {}
+    going, wanted, total = {}, {}, 0
     for number, (_, response) in enumerate(rows):
         assert response.steps is not None
         labels.append([None] * len(response.steps.steps))
         with_tokens = sorted({step for step in response.steps.step_of_token if step >= 0})
         going[number] = greedy_removal(with_tokens, math.log(ENOUGH), -math.log(KEPT_PROBABILITY))
         wanted[number] = next(going[number])
-    total = sum(2 * len({s for s in r.steps.step_of_token if s >= 0}) + 1 for _, r in rows if r.steps is not None)
+        total += 2 * len(with_tokens) + 1
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("removing steps", total=total)
         while going:

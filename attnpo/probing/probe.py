@@ -203,6 +203,21 @@ class Labelled(NamedTuple):
     labels: Labels
 
 
+def aligned(
+    settings: StepsSection,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: Iterable[tuple[Problem, list[int], list[int]]],
+) -> list[tuple[Problem, Response]]:
+    """The responses (problem, prompt ids, response ids) that can be cut into steps, with these, shortest first."""
+    table = token_bytes_table(tokenizer)
+    rows = []
+    for item, prompt, ids in responses:
+        steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
+        if steps is not None:
+            rows.append((item, Response(prompt, ids, steps)))
+    return sorted(rows, key=lambda row: row[1].n_tokens)
+
+
 def label_responses(
     label: Labeler,
     settings: StepsSection,
@@ -210,18 +225,11 @@ def label_responses(
     responses: Iterable[tuple[Problem, list[int], list[int]]],
 ) -> list[Labelled]:
     """The responses (problem, prompt ids, response ids) that have essential and redundant steps, shortest first."""
-    table = token_bytes_table(tokenizer)
-    rows = []
-    for item, prompt, ids in responses:
-        steps = align_steps(ids, table, settings.phrases, settings.min_chars, settings.lone_trigger_chars)
-        if steps is not None:
-            rows.append((item, Response(prompt, ids, steps)))
-    rows.sort(key=lambda row: row[1].n_tokens)
-    found = zip(rows, label(rows), strict=True)
+    rows = aligned(settings, tokenizer, responses)
     return [
         Labelled(item, response, response.steps, labels)
-        for (item, response), labels in found
-        if response.steps is not None and {True, False} <= set(labels)
+        for (item, response), labels in zip(rows, label(rows), strict=True)
+        if response.steps is not None and has_both(labels)
     ]
 
 
@@ -250,9 +258,17 @@ def score_responses(
         and unlabelled ones are left out.
     """
     labelled = label_responses(label, settings, tokenizer, responses)
-    scores, labels = [], []
-    for per_step, row in zip(score_all(model, [row.response for row in labelled]), labelled, strict=True):
-        counted = ~per_step[0].isnan() & torch.tensor([label is not None for label in row.labels])
-        scores.append(per_step[:, counted])
-        labels.append(torch.tensor([label is True for label in row.labels])[counted])
-    return scores, labels
+    scores = score_all(model, [row.response for row in labelled])
+    counted = [counted_steps(*pair) for pair in zip(scores, (row.labels for row in labelled), strict=True)]
+    return [score for score, _ in counted], [essential for _, essential in counted]
+
+
+def has_both(labels: Labels) -> bool:
+    """Whether some steps are essential and some redundant."""
+    return {True, False} <= set(labels)
+
+
+def counted_steps(scores: torch.Tensor, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (H, K) and labels of K steps without the unlabelled steps and those without tokens."""
+    counted = ~scores[0].isnan() & torch.tensor([label is not None for label in labels])
+    return scores[:, counted], torch.tensor([label is True for label in labels])[counted]
