@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import tyro
 
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
+from attnpo.runs.free import given
 from attnpo.runs.plan import probe_spec, train_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.store import Run
@@ -23,6 +24,17 @@ Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 def results_dir_of(profile: Profile, results: Path | None) -> Path:
     """Where the runs of a profile are: under `results`, or the checkout's results/."""
     return (results or checkout_root() / "results").absolute() / profile.results_name
+
+
+def refuse_beside_profile(profile: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse options that a profile decides, where one is named.
+
+    Raises:
+        AttnPOError: one is set.
+    """
+    if profile is not None and (found := given(options)):
+        name = next(iter(found)).replace("_", "-")
+        raise AttnPOError(f"--{name} is the profile's business; leave it or --profile out")
 
 
 def need(run: Run, name: str, command: str) -> Path:

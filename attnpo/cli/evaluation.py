@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from attnpo.cli.common import Results, about, compute, results_dir_of, trained_model
+from attnpo.cli.common import Results, about, compute, refuse_beside_profile, results_dir_of, trained_model
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluationBackend, FreeEvaluation
-from attnpo.runs.free import evaluate_any
+from attnpo.runs.free import evaluate_any, given
 from attnpo.runs.plan import check_sections, eval_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.settings import BASE, BASES
@@ -76,15 +76,12 @@ def evaluate(
         "model": model, "revision": revision, "tasks": tasks, "samples": samples, "temperature": temperature,
         "top_p": top_p, "max_tokens": max_tokens, "batch_size": batch_size, "limit": limit,
     }  # fmt: skip
-    only_here = [name for name, value in alone.items() if value is not None]
-    if profile is not None and only_here:
-        raise AttnPOError(f"--{only_here[0].replace('_', '-')} is the profile's business; leave it or --profile out")
+    refuse_beside_profile(profile, alone)
     if profile is None and (model is None or not tasks):
         raise AttnPOError("give either --profile NAME, or --model MODEL and --tasks TASK...")
-    where = {name: value for name, value in {"backend": backend, "base_url": base_url}.items() if value is not None}
+    where = given({"backend": backend, "base_url": base_url})
     if profile is None:
-        given = {name: value for name, value in {**alone, **where}.items() if value is not None}
-        options = build(FreeEvaluation, given, "eval")
+        options = build(FreeEvaluation, given({**alone, **where}), "eval")
         folder = (results or Path("attnpo-eval")).absolute()
         path = evaluate_any(options, seed, folder, processes, confirm_run_unsafe_code)
         print(path)
@@ -176,16 +173,16 @@ def check(
         "model": model, "revision": revision, "tasks": tasks, "limit": limit, "samples": samples,
         "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
-    given = {name: value for name, value in values.items() if value is not None}
+    asked = given(values)
     chance = {} if false_alarm is None else {"false_alarm": false_alarm}
     console = Console()
     if write is not None:
-        settings = build(checks.Settings, {"tasks": ["attnpo_testbed_test"], **given}, "check")
+        settings = build(checks.Settings, {"tasks": ["attnpo_testbed_test"], **asked}, "check")
         checks.write(write, checks.record(settings, build(checks.Bands, chance, "check")))
         console.print(f"{write} written", highlight=False)
         return 0
     assert against is not None
-    if other := [name for name in [*given, *chance] if name not in ("model", "revision")]:
+    if other := [name for name in [*asked, *chance] if name not in ("model", "revision")]:
         option = f"--{other[0].replace('_', '-')}"
         raise AttnPOError(f"{option}: {against} holds the settings; leave it out, or write a new baseline with it")
     baseline = checks.read(against)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from attnpo.cli.common import ProfileName, Results, about, compute, heads_file_of, need, results_dir_of, trained_model
+from attnpo.cli.common import (
+    ProfileName,
+    Results,
+    about,
+    compute,
+    heads_file_of,
+    need,
+    refuse_beside_profile,
+    results_dir_of,
+    trained_model,
+)
 from attnpo.errors import AttnPOError
 from attnpo.probing.settings import LabelSource, Phrases, ProbeSection, Source, StepsSection, Vote
+from attnpo.runs.free import given, option_words
 from attnpo.runs.plan import check_sections, spec_of_probe, study_spec, train_spec
 from attnpo.runs.profile import TEMPLATE, load_profile
 from attnpo.runs.store import Run
@@ -88,16 +99,13 @@ def probe(
     whence = {"model": model, "revision": revision, "data": data, "data_revision": data_revision}
     cut = {"phrases": phrases, "min_chars": min_chars}
     section = {
-        "labels": labels[0] if labels and len(labels) == 1 else labels, "split": split, "problems": problems,
-        "samples": samples, "temperature": temperature, "max_completion_tokens": max_tokens, "batch_size": batch_size,
+        "split": split, "problems": problems, "samples": samples, "temperature": temperature, "batch_size": batch_size,
         "backend": backend, "heads": heads, "vote": vote, "forced_answer": forced_answer,
     }  # fmt: skip
-    judges = {"judge_url": judge_url, "judge_model": judge_model}
-    alone = _given({**whence, **cut, **section, **judges, "seed": seed})
+    alone: dict[str, Any] = {**whence, "labels": labels, "max_tokens": max_tokens, **cut, **section, "seed": seed}
+    alone |= {"judge_url": judge_url, "judge_model": judge_model}
+    refuse_beside_profile(profile, alone)
     if profile is not None:
-        if alone:
-            name = next(iter(alone)).replace("max_completion", "max").replace("_", "-")
-            raise AttnPOError(f"--{name} is the profile's business; leave it or --profile out")
         loaded = load_profile(profile, quick)
         check_sections(loaded, ["probe"])
         _probed(
@@ -110,19 +118,19 @@ def probe(
         return
     if model is None or data is None or labels is None:
         raise AttnPOError("give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE")
-    defaults = {"problems": 128, "samples": 4, "max_completion_tokens": 4096, "batch_size": 32}
-    named = {"judges": _judges(judge_url or [], judge_model or [])}
-    settings = build(ProbeSection, {**defaults, **named, **_given(section)}, "probe")
-    source = build(Source, {**_given(whence), "revision": revision}, "probe")
-    words = ["attnpo", "probe"]
-    for name, value in alone.items():
-        words += [f"--{name.replace('max_completion', 'max').replace('_', '-')}"]
-        words += map(str, value) if isinstance(value, list) else [str(value)]
+    named = {
+        "labels": labels[0] if len(labels) == 1 else labels,
+        "max_completion_tokens": 4096 if max_tokens is None else max_tokens,
+        "judges": _judges(judge_url or [], judge_model or []),
+    }
+    defaults = {"problems": 128, "samples": 4, "batch_size": 32}
+    settings = build(ProbeSection, {**defaults, **named, **given(section)}, "probe")
+    source = build(Source, {**given(whence), "revision": revision}, "probe")
     run = _probed(
         (results or Path("attnpo-probe")).absolute(),
-        (source, build(StepsSection, _given(cut), "probe"), settings),
+        (source, build(StepsSection, given(cut), "probe"), settings),
         seed or 0,
-        shlex.join(words),
+        shlex.join(["attnpo", "probe", *option_words(alone)]),
         {"profile": None, "quick": False},
     )
     _say_heads(run.folder / "heads.json", settings.heads)
@@ -132,10 +140,6 @@ def _judges(urls: list[str], models: list[str]) -> list[dict[str, str]]:
     if len(urls) not in (1, len(models)) and (urls or models):
         raise AttnPOError(f"--judge-url has {len(urls)} addresses and --judge-model {len(models)} names; give one each")
     return [{"base_url": url, "model": model} for url, model in zip(urls * len(models), models, strict=False)]
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _probed(

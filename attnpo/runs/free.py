@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,24 @@ def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
         "seed": check_seed(seed),
         "model": model_identity(options.model, options.revision),
         "attnpo": attnpo.__version__,
-        "evaluate": {**_given(options), "tasks": task_names(options.tasks)},
+        "evaluate": {**given(asdict(options)), "tasks": task_names(options.tasks)},
         "tasks": tasks_identity(options.tasks),
         "generation": generation_arguments(options.tasks, options.temperature, options.top_p, options.max_tokens),
     }
     return Run.at(folder, spec)
 
 
-def _given(options: FreeEvaluation) -> dict[str, Any]:
-    return {name: value for name, value in asdict(options).items() if value is not None}
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Options as the words of a command line."""
+    words: list[str] = []
+    for name, value in given(options).items():
+        words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
+    return words
 
 
 def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: int | None, consent: bool) -> Path:
@@ -51,8 +60,7 @@ def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: in
     check_tasks(options.tasks, consent)
     run = free_run(options, seed, folder)
     words = ["attnpo", "eval", "--seed", str(seed), *(["--confirm-run-unsafe-code"] if consent else [])]
-    for name, value in _given(options).items():
-        words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
+    words += option_words(asdict(options))
 
     def work(run_folder: Path) -> Iterable[Path]:
         from attnpo.evaluation.evaluate import run_eval
