@@ -13,6 +13,7 @@ from typing import Any
 
 from attnpo.errors import AttnPOError, first_line
 from attnpo.method.steps import THINK_END
+from attnpo.sampling.http import may_pass, status_of
 from attnpo.sampling.sampler import Sample, Sampler
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class ServerSampler(Sampler):
         try:
             return self._sample(self._call(prompt, {**ASK_FOR_IDS, **how} if asked else how))
         except requests.RequestException as error:
-            if not asked or getattr(error.response, "status_code", None) not in REFUSED:
+            if not asked or status_of(error) not in REFUSED:
                 raise self._failure(error) from error
         if self._asks_for_ids:
             logger.warning("the server refuses to be asked for token ids; its usage counts the tokens")
@@ -99,12 +100,7 @@ class ServerSampler(Sampler):
 
     def _call(self, prompt: Any, how: dict[str, Any]) -> dict[str, Any]:
         """The server's answer; asked again after an error that may pass."""
-        import requests
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
-
-        def may_pass(error: BaseException) -> bool:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            return isinstance(error, requests.RequestException) and (status is None or status == 429 or status >= 500)
 
         again = Retrying(
             stop=stop_after_attempt(self._lm.max_retries),

@@ -31,6 +31,7 @@ from attnpo.probing.labels import voted
 from attnpo.probing.quality import agreement
 from attnpo.probing.settings import JudgeSection, Vote
 from attnpo.problems.problem import Problem
+from attnpo.sampling.http import may_pass, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class Judge:
         try:
             return self._post({**asked, **_WITH_SCHEMA} if with_schema else asked)
         except requests.RequestException as error:
-            if not with_schema or _status(error) not in _REFUSED_FIELD:
+            if not with_schema or status_of(error) not in _REFUSED_FIELD:
                 raise self._failure(error) from error
         if self._takes_schema:
             logger.warning("%s refuses a JSON schema; it is asked in words alone", self.section.base_url)
@@ -203,7 +204,7 @@ class Judge:
         return Retrying(
             stop=stop_after_attempt(section.attempts),
             wait=lambda state: _pause(state, section.wait),
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(may_pass),
             reraise=True,
         )(once)
 
@@ -211,7 +212,7 @@ class Judge:
         section, said = self.section, first_line(error)
         if getattr(error, "response", None) is not None:
             said += f": {' '.join(error.response.text.split())[:300]}"
-        if _status(error) in _REFUSED_KEY:
+        if status_of(error) in _REFUSED_KEY:
             remedy = f"put a key into the environment variable {section.api_key_env}"
         else:
             remedy = "check address and model name"
@@ -219,17 +220,6 @@ class Judge:
             f"judge {section.model!r} at {section.base_url} did not answer ({said}); {remedy}, "
             "then run the same command again: what was answered is kept"
         )
-
-
-def _status(error: Any) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _may_pass(error: BaseException) -> bool:
-    import requests
-
-    status = _status(error)
-    return isinstance(error, requests.RequestException) and (status is None or status == 429 or status >= 500)
 
 
 def _pause(state: Any, least: float) -> float:
