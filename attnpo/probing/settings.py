@@ -36,7 +36,7 @@ Sources = Annotated[list[LabelSource], Field(min_length=2), AfterValidator(_diff
 """Several sources."""
 
 Vote = Literal["unanimous", "majority"]
-"""How the labels of several judges become one, see `attnpo.probing.judge.voted`."""
+"""How the labels of several judges become one, see `attnpo.probing.labels.voted`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
