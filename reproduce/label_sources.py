@@ -24,6 +24,7 @@ from attnpo.environment import checkout_root
 from attnpo.files import atomic_write_text, read_jsonl
 from attnpo.method.attention import all_heads
 from attnpo.method.ranking import StepRankingAccuracy, ensemble_ranking_accuracy, step_ranking_accuracy
+from attnpo.method.receiver import receiver_kurtosis
 from attnpo.probing.ablation import ablation_labels
 from attnpo.probing.answers import answer_labels
 from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
@@ -39,6 +40,8 @@ FORCED = {"in its own words": "\n\\boxed{", "in R1's words": "\n\n**Final Answer
 """What the ablation puts behind `</think>`."""
 PAIRS = (("first_answer", "ablation, forced in R1's words"), ("sampled_ablation", "prefix_gain"))
 """Sources of which the steps count on which both agree."""
+APART = 2
+"""Receiver heads: how many steps apart count. Responses have about seven steps here, a hundred where theirs count 4."""
 ANSWER_TOKENS = 160
 """Budget of an answer of the model's own: it restates the essential lines, up to twelve of ten tokens."""
 
@@ -94,23 +97,33 @@ def main(name: str) -> None:
 
     heads, by_oracle = all_heads(model), _ranking(scores, exact)
     assert by_oracle is not None
-    best = by_oracle.sra.argsort(descending=True)[:3].tolist()
-    lines = []
+
+    def chosen_by(values: Tensor) -> dict[str, object]:
+        """What three heads these values choose, (H,), and how good they are by the oracle."""
+        chosen = values.argsort(descending=True)[:3].tolist()
+        best = by_oracle.sra.argsort(descending=True)[:3].tolist()
+        ranks = [pd.Series(of_heads.numpy()) for of_heads in (values, by_oracle.sra)]
+        three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
+        return {
+            "best three heads": " ".join(str(heads[row]) for row in chosen),
+            "of the oracle's three": len(set(chosen) & set(best)),
+            "rank correlation of heads": ranks[0].corr(ranks[1], method="spearman"),
+            "SRA of their mean": f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]",
+        }
+
+    lines: list[dict[str, object]] = []
     for title, (labels, passes, tokens, spent) in found.items():
         quality = label_quality(labels, exact)
-        line = {"labels": title, **{key.replace("_", " "): value for key, value in quality._asdict().items()}}
+        line: dict[str, object] = {"labels": title}
+        line |= {key.replace("_", " "): value for key, value in quality._asdict().items()}
         line |= {"forward passes": passes / len(rows), "sampled tokens": tokens / len(rows)}
         line["seconds"] = spent / len(rows)
         ranking = _ranking(scores, labels)
-        if ranking is not None:
-            chosen = ranking.sra.argsort(descending=True)[:3].tolist()
-            line["best three heads"] = " ".join(str(heads[row]) for row in chosen)
-            line["of the oracle's three"] = len(set(chosen) & set(best))
-            ranks = [pd.Series(sra.numpy()) for sra in (ranking.sra, by_oracle.sra)]
-            line["rank correlation of heads"] = ranks[0].corr(ranks[1], method="spearman")
-            three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
-            line["SRA of their mean"] = f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]"
-        lines.append(line)
+        lines.append(line if ranking is None else line | chosen_by(ranking.sra))
+    start = time.perf_counter()
+    kurtosis = receiver_kurtosis(model, heads, [response for _, response in rows], APART)
+    cost = {"forward passes": steps / len(rows), "seconds": (time.perf_counter() - start) / len(rows)}
+    lines.append({"labels": f"none: receiver heads, {APART} or more steps apart"} | cost | chosen_by(kurtosis))
     about = (
         f"{len(rows):,} correct responses to {len(problems)} problems, {sum(map(len, exact)):,} steps, profile "
         f"`{profile.name}`. Made by `reproduce/label_sources.py`. Recall counts steps without a label as missed; kappa "
