@@ -49,7 +49,8 @@ def main(name: str) -> None:
     sets = {f"({layer}, {head})": [heads.index((layer, head))] for layer, head in top}
     sets[f"mean of {len(top)}"] = [heads.index(head) for head in top]
 
-    labelled = label_responses(labeler_for(profile.probed(), model, tokenizer), profile.steps, tokenizer, responses)
+    label = labeler_for(profile.probed(), profile.source, tokenizer, probe.folder)
+    labelled = label_responses(label, profile.steps, tokenizer, responses)
     scores = score_all(model, [row.response for row in labelled])
     labels, bases = [], []
     for item, (prompt, ids, _), steps, _ in labelled:

@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
 
 from attnpo.environment import checkout_root
-from attnpo.files import atomic_write_text
+from attnpo.files import atomic_write_text, read_jsonl
 from attnpo.method.attention import all_heads
 from attnpo.method.ranking import StepRankingAccuracy, ensemble_ranking_accuracy, step_ranking_accuracy
+from attnpo.method.receiver import receiver_kurtosis
 from attnpo.probing.ablation import ablation_labels
+from attnpo.probing.answers import answer_labels
 from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
 from attnpo.probing.probe import aligned, counted_steps, has_both, sample_responses, score_all
 from attnpo.probing.quality import label_quality
@@ -32,6 +38,23 @@ from attnpo.testbed import load_problems
 
 FORCED = {"in its own words": "\n\\boxed{", "in R1's words": "\n\n**Final Answer**\n\\boxed{"}
 """What the ablation puts behind `</think>`."""
+PAIRS = (("first_answer", "ablation, forced in R1's words"), ("sampled_ablation", "prefix_gain"))
+"""Sources of which the steps count on which both agree."""
+APART = 2
+"""Receiver heads: how many steps apart count. Responses have about seven steps here, a hundred where theirs count 4."""
+ANSWER_TOKENS = 160
+"""Budget of an answer of the model's own: it restates the essential lines, up to twelve of ten tokens."""
+
+
+class Found(NamedTuple):
+    """The labels of a source and what they cost."""
+
+    labels: list[Labels]
+    passes: float = 0.0
+    """Forward passes over a whole response."""
+    tokens: float = 0.0
+    """Sampled tokens."""
+    seconds: float = 0.0
 
 
 def main(name: str) -> None:
@@ -50,39 +73,63 @@ def main(name: str) -> None:
     exact = [oracle_labels(item, of_one) for (item, _), of_one in zip(rows, texts, strict=True)]
     scores = score_all(model, [response for _, response in rows])
 
-    start = time.perf_counter()
-    found: dict[str, tuple[list[Labels], float]] = {"oracle": (list(exact), 0.0)}
+    found = {"oracle": Found(list(exact))}
     first: list[Labels] = [first_answer_labels(item, of_one) for (item, _), of_one in zip(rows, texts, strict=True)]
-    found["first_answer"] = (first, time.perf_counter() - start)
+    found["first_answer"] = Found(first)
+    steps = sum(map(len, texts))
     for title, forced in FORCED.items():
         start = time.perf_counter()
         ablated: list[Labels] = list(ablation_labels(rows, model, tokenizer, forced))
-        found[f"ablation, forced {title}"] = (ablated, time.perf_counter() - start)
-        both: list[Labels] = [voted(pair, "unanimous") for pair in zip(first, ablated, strict=True)]
-        found[f"first_answer and ablation, forced {title}"] = (both, found[f"ablation, forced {title}"][1])
+        found[f"ablation, forced {title}"] = Found(ablated, 2 * steps, 0, time.perf_counter() - start)
+    own = replace(profile.probed(), forced_answer="", answer_tokens=ANSWER_TOKENS)
+    ways: tuple[Literal["sampled_ablation", "prefix_gain"], ...] = ("sampled_ablation", "prefix_gain")
+    for way in ways:
+        with tempfile.TemporaryDirectory() as scratch:  # sampled anew each time, since the time is measured
+            path, start = Path(scratch) / "answers.jsonl", time.perf_counter()
+            answered: list[Labels] = list(answer_labels(rows, way, profile.source, own, tokenizer, path))
+            seconds = time.perf_counter() - start
+            sampled_tokens = sum(len(row["response_ids"]) for row in read_jsonl(path))
+        found[way] = Found(answered, 0, sampled_tokens, seconds)
+    for one, other in PAIRS:
+        pairs = zip(found[one].labels, found[other].labels, strict=True)
+        costs = [a + b for a, b in zip(found[one][1:], found[other][1:], strict=True)]
+        found[f"{one} and {other}"] = Found([voted(pair, "unanimous") for pair in pairs], *costs)
 
     heads, by_oracle = all_heads(model), _ranking(scores, exact)
     assert by_oracle is not None
-    best = by_oracle.sra.argsort(descending=True)[:3].tolist()
-    lines = []
-    for title, (labels, seconds) in found.items():
+
+    def chosen_by(values: Tensor) -> dict[str, object]:
+        """What three heads these values choose, (H,), and how good they are by the oracle."""
+        chosen = values.argsort(descending=True)[:3].tolist()
+        best = by_oracle.sra.argsort(descending=True)[:3].tolist()
+        ranks = [pd.Series(of_heads.numpy()) for of_heads in (values, by_oracle.sra)]
+        three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
+        return {
+            "best three heads": " ".join(str(heads[row]) for row in chosen),
+            "of the oracle's three": len(set(chosen) & set(best)),
+            "rank correlation of heads": ranks[0].corr(ranks[1], method="spearman"),
+            "SRA of their mean": f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]",
+        }
+
+    lines: list[dict[str, object]] = []
+    for title, (labels, passes, tokens, spent) in found.items():
         quality = label_quality(labels, exact)
-        line = {"labels": title, **{key.replace("_", " "): value for key, value in quality._asdict().items()}}
-        line["ms a response"] = 1000 * seconds / len(rows)
+        line: dict[str, object] = {"labels": title}
+        line |= {key.replace("_", " "): value for key, value in quality._asdict().items()}
+        line |= {"forward passes": passes / len(rows), "sampled tokens": tokens / len(rows)}
+        line["seconds"] = spent / len(rows)
         ranking = _ranking(scores, labels)
-        if ranking is not None:
-            chosen = ranking.sra.argsort(descending=True)[:3].tolist()
-            line["best three heads"] = " ".join(str(heads[row]) for row in chosen)
-            line["of the oracle's three"] = len(set(chosen) & set(best))
-            ranks = [pd.Series(sra.numpy()) for sra in (ranking.sra, by_oracle.sra)]
-            line["rank correlation of heads"] = ranks[0].corr(ranks[1], method="spearman")
-            three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
-            line["SRA of their mean"] = f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]"
-        lines.append(line)
+        lines.append(line if ranking is None else line | chosen_by(ranking.sra))
+    start = time.perf_counter()
+    kurtosis = receiver_kurtosis(model, heads, [response for _, response in rows], APART)
+    cost = {"forward passes": steps / len(rows), "seconds": (time.perf_counter() - start) / len(rows)}
+    lines.append({"labels": f"none: receiver heads, {APART} or more steps apart"} | cost | chosen_by(kurtosis))
     about = (
         f"{len(rows):,} correct responses to {len(problems)} problems, {sum(map(len, exact)):,} steps, profile "
         f"`{profile.name}`. Made by `reproduce/label_sources.py`. Recall counts steps without a label as missed; kappa "
-        "is over labelled steps. The last column is by the oracle's labels, with the 95 % interval over responses."
+        "is over labelled steps. Forward passes (at most so many), sampled tokens and seconds are those of a response, "
+        "on one core. "
+        "The last column is by the oracle's labels, with the 95 % interval over responses."
     )
     columns = list(dict.fromkeys(column for line in lines for column in line))
     cells = [columns, ["---"] * len(columns), *([_shown(line.get(column)) for column in columns] for line in lines)]

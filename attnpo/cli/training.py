@@ -52,6 +52,8 @@ def probe(
     backend: Backend | None = None,
     heads: int | None = None,
     forced_answer: str | None = None,
+    answers: int | None = None,
+    answer_tokens: int | None = None,
     judge_url: list[str] | None = None,
     judge_model: list[str] | None = None,
     vote: Vote | None = None,
@@ -77,8 +79,10 @@ def probe(
         split: of a hub data set or the testbed; train if not given.
         labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
             states the gold answer are redundant), `ablation` (steps that can be removed without making the gold answer
-            much less likely), `judge` (other models, by --judge-url and --judge-model) or `oracle` (exact, for the
-            testbed's problems alone). Of several, steps are labelled on which all agree.
+            much less likely), `sampled_ablation` (the same by answers that the model samples), `prefix_gain` (steps
+            behind which it answers right no more often than before them), `judge` (other models, by --judge-url and
+            --judge-model) or `oracle` (exact, for the testbed's problems alone). Of several, steps are labelled on
+            which all agree.
         problems: how many are asked; 128 if not given.
         samples: responses a problem; 4 if not given.
         temperature: of sampling; 1 if not given.
@@ -86,7 +90,11 @@ def probe(
         batch_size: hf: responses generated at once; 32 if not given.
         backend: what samples: `hf` (transformers), if not given, or `vllm`.
         heads: how many of the best are named at the end; 3 if not given.
-        forced_answer: `--labels ablation`: what stands between </think> and the boxed answer; R1's words if not given.
+        forced_answer: the sources that ask the model: what stands between </think> and its answer; R1's words if not
+            given. Empty, for `prefix_gain` and `sampled_ablation`: the whole answer is the model's own.
+        answers: `prefix_gain`, `sampled_ablation`: how many are sampled behind each part of the thinking; 5 if not
+            given.
+        answer_tokens: `prefix_gain`, `sampled_ablation`: budget of each of them; 32 if not given.
         judge_url: `--labels judge`: the address of each judge, such as http://localhost:8000/v1/chat/completions. The
             key is taken from OPENAI_API_KEY; a profile can name another variable for each judge.
         judge_model: the name of each judge's model, in the same order; one address may serve several.
@@ -102,6 +110,7 @@ def probe(
     section = {
         "split": split, "problems": problems, "samples": samples, "temperature": temperature, "batch_size": batch_size,
         "backend": backend, "heads": heads, "vote": vote, "forced_answer": forced_answer,
+        "answers": answers, "answer_tokens": answer_tokens,
     }  # fmt: skip
     alone: dict[str, Any] = {**whence, "labels": labels, "max_tokens": max_tokens, **cut, **section, "seed": seed}
     alone |= {"judge_url": judge_url, "judge_model": judge_model}

@@ -1,4 +1,4 @@
-"""Labels by step ablation: what can be removed from the thinking while the model still gives the gold answer?"""
+"""Labels by step ablation: what can be removed from the thinking while the gold answer stays likely?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.method.scores import Response, in_batches
-from attnpo.probing.removal import greedy_removal, kept_ids
+from attnpo.probing.removal import Question, Removal, greedy_removal, kept_ids, labels_by_removal
 from attnpo.problems.problem import Problem
 
 KEPT_PROBABILITY = 0.8
@@ -31,7 +29,7 @@ def ablation_labels(
 ) -> list[list[bool | None]]:
     """Label the steps of responses by greedy removal: `attnpo.probing.removal.greedy_removal`.
 
-    It takes 2 K + 1 forward passes for a response of K steps, and samples nothing. A step without tokens is unlabelled.
+    It takes 2 K forward passes for a response of K steps, and samples nothing. A step without tokens is unlabelled.
 
     Args:
         rows: each problem and a correct response to it, with its steps.
@@ -43,35 +41,16 @@ def ablation_labels(
     Returns:
         for each response a label for each step.
     """
-    labels: list[list[bool | None]] = []
-    going, wanted, total = {}, {}, 0
-    for number, (_, response) in enumerate(rows):
-        assert response.steps is not None
-        labels.append([None] * len(response.steps.steps))
-        with_tokens = sorted({step for step in response.steps.step_of_token if step >= 0})
-        going[number] = greedy_removal(with_tokens, math.log(ENOUGH), -math.log(KEPT_PROBABILITY))
-        wanted[number] = next(going[number])
-        total += 2 * len(with_tokens) + 1
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("removing steps", total=total)
-        while going:
-            asked = [(number, removed) for number in going for removed in wanted[number]]
-            prefixes = [[*rows[number][1].prompt_ids, *kept_ids(rows[number][1], removed)] for number, removed in asked]
-            answers = [_forced_answer(tokenizer, forced, rows[number][0].answer) for number, _ in asked]
-            values = log_probabilities(model, prefixes, answers, batch_tokens)
-            progress.advance(task, len(asked))
-            found: dict[int, list[float]] = {number: [] for number in going}
-            for (number, _), value in zip(asked, values, strict=True):
-                found[number].append(value)
-            for number in list(going):
-                try:
-                    wanted[number] = going[number].send(found[number])
-                except StopIteration as stop:
-                    for step, label in stop.value.items():
-                        labels[number][step] = label
-                    del going[number]
-        progress.update(task, completed=total)  # what told nothing was left early
-    return labels
+
+    def judge(asked: Sequence[Question]) -> list[float]:
+        prefixes = [[*rows[number][1].prompt_ids, *kept_ids(rows[number][1], removed)] for number, removed in asked]
+        answers = [_forced_answer(tokenizer, forced, rows[number][0].answer) for number, _ in asked]
+        return log_probabilities(model, prefixes, answers, batch_tokens)
+
+    def removal(steps: Sequence[int]) -> Removal:
+        return greedy_removal(steps, math.log(ENOUGH), lambda whole: whole + math.log(KEPT_PROBABILITY))
+
+    return labels_by_removal([response for _, response in rows], removal, judge, lambda k: max(1, 2 * k))
 
 
 def _forced_answer(tokenizer: PreTrainedTokenizerBase, forced: str, gold: str) -> tuple[list[int], list[int]]:

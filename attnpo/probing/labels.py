@@ -1,8 +1,9 @@
 """Labels of steps: essential, redundant or unlabelled, from one of several sources.
 
 The testbed's oracle is exact, and is there for its problems alone. `first_answer` needs nothing but the gold answer.
-`ablation` asks the model and `judge` asks others, see the modules of these names. A source labels the steps of correct
-responses; of several, a step has the label on which all agree.
+`ablation`, `prefix_gain` and `sampled_ablation` ask the model (`attnpo.probing.ablation`, `attnpo.probing.answers`),
+`judge` asks others (`attnpo.probing.judge`). A source labels the steps of correct responses; of several, a step has the
+label on which all agree.
 """
 
 from __future__ import annotations

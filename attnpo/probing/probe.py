@@ -21,13 +21,14 @@ from attnpo.method.ranking import greedy_rows, step_ranking_accuracy
 from attnpo.method.scores import Response, score_batch
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.probing.ablation import ablation_labels
+from attnpo.probing.answers import answer_labels
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.judge import judge_labels
 from attnpo.probing.labels import BY_TEXT, Labels, check_labels, voted
 from attnpo.probing.settings import LabelSource, ProbeSection, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
-from attnpo.sampling.models import context_of, load_model, load_tokenizer, model_config
+from attnpo.sampling.models import context_of, free_memory, load_model, load_tokenizer, model_config
 from attnpo.sampling.sampler import check_room, prompt_ids, text_of
 from attnpo.sampling.settings import SamplingSection
 from attnpo.sampling.store import SampleFile
@@ -78,14 +79,16 @@ def run_probe(
     graded = [row["correct"] and (by_id[row["problem_id"]], row["prompt_ids"], row["response_ids"]) for row in rows]
     correct = [row for row in graded if row]
     logger.info("%d of %d responses are correct", len(correct), len(graded))
-    model, _ = load_model(source.model, source.revision)
-    scores, labels = score_responses(labeler_for(settings, model, tokenizer), steps, model, tokenizer, correct)
-    if not scores:
+    label = labeler_for(settings, source, tokenizer, out_dir, seed)
+    labelled = label_responses(label, steps, tokenizer, correct)
+    if not labelled:
         raise AttnPOError(
             f"none of {len(correct)} correct responses has essential and redundant steps by labels "
             f"{' and '.join(settings.sources)}; raise probe.problems or probe.samples, or check steps.phrases and "
             "steps.min_chars"
         )
+    model, _ = load_model(source.model, source.revision)
+    scores, labels = score_labelled(model, labelled)
     heads = all_heads(model)
     ranking = HeadRanking.of(
         step_ranking_accuracy(scores, labels, n_resamples=settings.bootstrap, seed=seed),
@@ -177,18 +180,36 @@ Labeler = Callable[[Sequence[tuple[Problem, Response]]], list[Labels]]
 """From problems and responses to them, with their K steps, to K labels each."""
 
 
-def labeler_for(settings: ProbeSection, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Labeler:
-    """The labels by the sources that a section `probe` names; of several, those on which all agree."""
+def labeler_for(
+    settings: ProbeSection, source: Source, tokenizer: PreTrainedTokenizerBase, out_dir: Path, seed: int = 0
+) -> Labeler:
+    """The labels by the sources that a section `probe` names; of several, those on which all agree.
 
-    def of_source(source: LabelSource, rows: Sequence[tuple[Problem, Response]]) -> Sequence[Labels]:
-        if by_text := BY_TEXT.get(source):
+    A source that asks the model loads it, and gives its memory back.
+
+    Args:
+        settings: the section.
+        source: the model that gave the responses.
+        tokenizer: the model's.
+        out_dir: gets `answers.jsonl`, if answers are sampled.
+        seed: of these.
+    """
+
+    def of_source(name: LabelSource, rows: Sequence[tuple[Problem, Response]]) -> Sequence[Labels]:
+        if by_text := BY_TEXT.get(name):
             return [by_text(item, response.steps.texts) for item, response in rows if response.steps]
-        if source == "judge":
+        if name == "judge":
             return judge_labels(rows, settings.judges, settings.vote, cache_folder() / "judges.sqlite")
-        return ablation_labels(rows, model, tokenizer, settings.forced_answer)
+        if name == "prefix_gain" or name == "sampled_ablation":
+            return answer_labels(rows, name, source, settings, tokenizer, out_dir / "answers.jsonl", seed)
+        model, _ = load_model(source.model, source.revision)
+        labels = ablation_labels(rows, model, tokenizer, settings.forced_answer)
+        del model
+        free_memory()
+        return labels
 
     def label(rows: Sequence[tuple[Problem, Response]]) -> list[Labels]:
-        of_each = [of_source(source, rows) for source in settings.sources]
+        of_each = [of_source(name, rows) for name in settings.sources]
         return [voted(labels, "unanimous") for labels in zip(*of_each, strict=True)]
 
     return label
@@ -241,23 +262,15 @@ def score_all(model: PreTrainedModel, responses: Sequence[Response]) -> list[tor
     return scores
 
 
-def score_responses(
-    label: Labeler,
-    settings: StepsSection,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    responses: Iterable[tuple[Problem, list[int], list[int]]],
+def score_labelled(
+    model: PreTrainedModel, labelled: Sequence[Labelled]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Scores and labels of the responses that have both essential and redundant steps.
-
-    Args:
-        responses: (problem, prompt ids, response ids) each.
+    """Scores and labels of labelled responses.
 
     Returns:
         step scores of every head, (H, K) each, and whether each step is essential, (K,) bool. Steps without tokens
         and unlabelled ones are left out.
     """
-    labelled = label_responses(label, settings, tokenizer, responses)
     scores = score_all(model, [row.response for row in labelled])
     counted = [counted_steps(*pair) for pair in zip(scores, (row.labels for row in labelled), strict=True)]
     return [score for score, _ in counted], [essential for _, essential in counted]

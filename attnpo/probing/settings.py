@@ -29,7 +29,7 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 Phrases = Literal["published", "corrected"]
 """Phrase sets that cut the thinking into steps."""
 
-LabelSource = Literal["oracle", "first_answer", "ablation", "judge"]
+LabelSource = Literal["oracle", "first_answer", "prefix_gain", "ablation", "sampled_ablation", "judge"]
 """Who says which steps are essential, see `attnpo.probing.labels`."""
 
 Sources = Annotated[list[LabelSource], Field(min_length=2), AfterValidator(_different)]
@@ -103,14 +103,19 @@ class ProbeSection(SamplingSection):
     split: str = "train"
     """Problems to sample."""
     labels: LabelSource | Sources = "oracle"
-    """`oracle`, which the testbed alone has, `first_answer`, `ablation` or `judge`, or several of them, of which only
-    steps on which all agree are labelled; see `attnpo.probing.labels`."""
+    """One of `oracle` (the testbed alone has it), `first_answer`, `prefix_gain`, `ablation`, `sampled_ablation` and
+    `judge`, or several, of which only steps on which all agree are labelled; see `attnpo.probing.labels`."""
     judges: list[JudgeSection] = field(default_factory=list)
     """`judge`: who is asked."""
     vote: Vote = "unanimous"
     """`judge`: how the labels of several become one."""
     forced_answer: str = "\n\n**Final Answer**\n\\boxed{"
-    """`ablation`: what is put between `</think>` and the gold answer, as the model would write it. A brace follows."""
+    """`ablation`: what is put between `</think>` and the gold answer, as the model would write it. A brace follows.
+    `prefix_gain` and `sampled_ablation`: what each answer begins with; empty: the model's answer is its own."""
+    answers: Count = 5
+    """`prefix_gain`, `sampled_ablation`: answers to each shortened thinking."""
+    answer_tokens: Count = 32
+    """`prefix_gain`, `sampled_ablation`: budget of each of them."""
     heads: Count = 3
     """Key-Focus Heads that training uses: the best this many by Step Ranking Accuracy."""
     bootstrap: Count = 1000

@@ -34,10 +34,11 @@ from attnpo.probing.probe import (
     GRADING_BATCH,
     SCORING_BATCH,
     in_batches,
+    label_responses,
     labeler_for,
     sample_responses,
     score_all,
-    score_responses,
+    score_labelled,
 )
 from attnpo.probing.removal import kept_ids
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
@@ -105,9 +106,12 @@ def run_ensemble(
             both kinds.
     """
     check_labels(probe.sources, source.data)
-    model, tokenizer = load_model(source.model, source.revision)
+    tokenizer = load_tokenizer(source.model, source.revision)
     correct = [(item, prompt, ids) for item, prompt, ids, right in _load(source, study, responses) if right]
-    scores, essential = score_responses(labeler_for(probe, model, tokenizer), steps, model, tokenizer, correct)
+    label = labeler_for(probe, source, tokenizer, out_dir, seed)
+    labelled = label_responses(label, steps, tokenizer, correct)
+    model, _ = load_model(source.model, source.revision)
+    scores, essential = score_labelled(model, labelled)
     place = {head: row for row, head in enumerate(all_heads(model))}
     ranking = HeadRanking.load(heads_file)
     orders = {"best": ranking.top(study.ensemble)}

@@ -16,11 +16,16 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from attnpo.errors import AttnPOError
 from attnpo.method import attention
@@ -37,6 +42,8 @@ SHAPE = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
+TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+"""For families whose defaults lie outside of the small vocabulary."""
 LOCAL_GLOBAL = ["sliding_attention", "full_attention"] * 2
 CONFIGS = {
     "qwen2": lambda: Qwen2Config(**SHAPE),
@@ -56,6 +63,13 @@ CONFIGS = {
             "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
         },
     ),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **SHAPE, head_dim=12, moe_intermediate_size=24, num_experts=4, num_experts_per_tok=2
+    ),
+    "phi": lambda: PhiConfig(**SHAPE, partial_rotary_factor=0.5),
+    "phi3": lambda: Phi3Config(**SHAPE | TOKENS),
+    "phi3_window": lambda: Phi3Config(**SHAPE | TOKENS, sliding_window=5),
+    "olmo2": lambda: Olmo2Config(**SHAPE | TOKENS),
     # Not required, but the one family whose softcap reaches the attention function.
     "gemma2_softcap": lambda: Gemma2Config(
         **SHAPE, head_dim=16, sliding_window=4, attn_logit_softcapping=0.5, layer_types=LOCAL_GLOBAL
@@ -199,6 +213,28 @@ def test_options_do_not_change_the_scores(options):
     assert want[-1].eq(0).all()  # no queries
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("share", [0.0, 0.05])
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+def test_a_mechanism_that_takes_a_small_share_is_refused_in_any_precision(dtype, share, backend, monkeypatch):
+    def shrunk(module, *args, **kwargs):
+        inner = sdpa_attention_forward if backend == "sdpa" else eager_attention_forward
+        output, weights = inner(module, *args, **kwargs)
+        return output * (1 - share), weights
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "shrunk", shrunk)
+    monkeypatch.setitem(
+        AttentionMaskInterface._global_mapping, "shrunk", AttentionMaskInterface._global_mapping[backend]
+    )
+    model = build(CONFIGS["llama"](), "shrunk").to(dtype)
+    ids, mask, queries = batch("left")
+    if share:
+        with pytest.raises(AttnPOError, match=r"layer 0 .*output off by 0\.05"):
+            attention_received(model, ids, mask, [(0, 0)], queries)
+    else:
+        attention_received(model, ids, mask, all_heads(model), queries)
+
+
 def test_half_precision_is_close():
     model = build(CONFIGS["qwen2"](), "sdpa", scale=0.2)
     ids, mask, queries = batch("left")
@@ -330,7 +366,7 @@ def test_attention_sinks_are_refused():
     model = build(GptOssConfig(**shape, sliding_window=4))
     ids, mask, queries = batch("left")
     before = state(model)
-    with pytest.raises(AttnPOError, match=r"layer 1 .*takes `s_aux`"):
+    with pytest.raises(AttnPOError, match=r"layer 1 .*has attention sinks \(`s_aux`\)"):
         attention_received(model, ids, mask, [(1, 0)], queries)
     assert state(model) == before
 

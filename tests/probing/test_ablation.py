@@ -1,9 +1,6 @@
-"""Labels by step ablation: the order of the removals, and the log-probabilities that decide them."""
+"""Labels by step ablation: the log-probabilities that decide on a removal, and the labels that follow."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable, Collection
 
 import pytest
 import torch
@@ -12,55 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from attnpo.method.scores import Response
 from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.ablation import ablation_labels, log_probabilities
-from attnpo.probing.removal import greedy_removal
 from attnpo.problems.problem import Problem
 from attnpo.sampling.models import load_model
 from attnpo.sampling.sampler import prompt_ids
 from attnpo.testbed import EMBEDDED
-
-ALLOWED = math.log(1 / 0.8)
-"""In nats."""
-
-
-def removed_by(steps: list[int], value: Callable[[Collection[int]], float]) -> tuple[dict[int, bool | None], int]:
-    """The labels that greedy removal gives under a log-probability of what is removed, and the number of questions."""
-    going = greedy_removal(steps, math.log(0.5), ALLOWED)
-    asked, questions = next(going), 0
-    while True:
-        questions += len(asked)
-        try:
-            asked = going.send([value(removed) for removed in asked])
-        except StopIteration as stop:
-            return stop.value, questions
-
-
-def test_what_the_answer_needs_is_essential_and_what_it_does_not_is_redundant() -> None:
-    needed = {1, 4}
-    labels, questions = removed_by([0, 1, 2, 4], lambda removed: -9.0 * len(needed & set(removed)) - 0.01)
-    assert labels == {0: False, 1: True, 2: False, 4: True}
-    assert questions == 2 * 4 + 1
-
-
-def test_of_two_steps_that_say_the_same_one_must_stay() -> None:
-    def value(removed: Collection[int]) -> float:
-        return -5.0 if {0, 2} <= set(removed) else -0.1
-
-    assert removed_by([0, 1, 2], value)[0] == {0: False, 1: False, 2: True}
-
-
-def test_a_step_that_goes_after_a_refusal_is_unlabelled() -> None:
-    def value(removed: Collection[int]) -> float:
-        return -5.0 if {0, 1} <= set(removed) else -0.05 * (1 in removed) - 0.1 * (2 in removed)
-
-    assert removed_by([0, 1, 2], value)[0] == {0: False, 1: True, 2: None}
-
-
-def test_where_the_whole_thinking_does_not_lead_to_the_answer_nothing_is_labelled() -> None:
-    assert removed_by([0, 1], lambda removed: -0.8) == ({0: None, 1: None}, 1)
-
-
-def test_a_response_without_steps_has_no_labels() -> None:
-    assert removed_by([], lambda removed: -1.0) == ({}, 1)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from attnpo.method.steps import align_steps, token_bytes_table
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.probing.labels import BY_TEXT, Labels, check_labels, first_answer_labels
 from attnpo.probing.probe import labeler_for
-from attnpo.probing.settings import LabelSource, ProbeSection
+from attnpo.probing.settings import LabelSource, ProbeSection, Source
 from attnpo.problems.problem import Problem
-from attnpo.sampling.models import load_model
+from attnpo.sampling.models import load_tokenizer
 from attnpo.schema import build
 from attnpo.testbed import EMBEDDED, load_problems
 from attnpo.testbed.problems import ChainProblem
@@ -124,7 +124,7 @@ def test_a_wrong_call_says_so_in_one_line(
 
 
 def test_of_several_sources_the_labels_on_which_all_agree_count() -> None:
-    model, tokenizer = load_model(EMBEDDED)
+    tokenizer = load_tokenizer(EMBEDDED)
     problem = load_problems(EMBEDDED, "train")[0]
     assert isinstance(problem, ChainProblem)
     lines = []
@@ -137,7 +137,8 @@ def test_of_several_sources_the_labels_on_which_all_agree_count() -> None:
     def labels(*sources: LabelSource) -> Labels:
         about: dict[str, Any] = {"problems": 1, "samples": 1, "max_completion_tokens": 8}
         section = ProbeSection(labels=sources[0] if len(sources) == 1 else list(sources), **about)
-        (found,) = labeler_for(section, model, tokenizer)([row])
+        source = Source(model=EMBEDDED, revision=None, data=EMBEDDED)
+        (found,) = labeler_for(section, source, tokenizer, Path("unused"))([row])
         return found
 
     exact, first = labels("oracle"), labels("first_answer")
