@@ -1,7 +1,7 @@
 """R1-like reasoning traces for the testbed's problems: essential steps among re-checks, detours, recaps and doubts.
 
 Each step is on a line of its own and begins with a phrase of `attnpo.method.steps.PHRASE_SETS`. A hard link is either
-recalled, `Then 37 * 24 = 88.`, or worked out: `Then 37 * 4 = 48.`, `Next, 37 * 20 = 40.`, `Now 48 + 40 = 88.`
+recalled, `Then 37 * 24 = 88.`, or worked out: `Then 37 * 24: 37 * 4 = 48.`, `Next, 37 * 20 = 40.`, `Now 48 + 40 = 88.`
 """
 
 from __future__ import annotations
@@ -156,11 +156,12 @@ def _onward(rng: random.Random) -> str:
 def _worked_out(
     problem: ChainProblem, value: int, n: int, opening: str, rng: random.Random
 ) -> tuple[list[str], list[str]]:
-    """The three lines of `value * n`, and their equations."""
+    """The three lines of `value * n`, and their equations. The first line names the link, so that the parts, and the
+    link that comes next, can be found from there."""
     (units, one), (tens, ten) = problem.parts(value, n)
     whole = problem.apply(one, "+", ten)
     equations = [f"{value} * {units} = {one}", f"{value} * {tens} = {ten}", f"{one} + {ten} = {whole}"]
-    openings = [opening, _onward(rng), _onward(rng)]
+    openings = [f"{opening} {value} * {n}:", _onward(rng), _onward(rng)]
     return [f"{word} {equation}." for word, equation in zip(openings, equations, strict=True)], equations
 
 
