@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from attnpo.method.steps import THINK_END
-from attnpo.testbed.problems import ChainProblem, is_hard
+from attnpo.testbed.problems import ChainProblem, is_hard, is_taught
 
 EARLY = "Time is limited, stop thinking and start answering.\n"
 """What S-GRPO puts before `</think>` to force an answer (2505.07686)."""
@@ -48,15 +48,15 @@ class Trace(NamedTuple):
     text: str
     """It begins right after the chat template's `<think>` and newline."""
     given: tuple[tuple[int, int], ...] = ()
-    """Characters `start:end` of wrong results and of forced beginnings and ends of thinking."""
+    """Characters `start:end` of wrong and untaught results, and of forced beginnings and ends of thinking."""
 
 
 class _Link(NamedTuple):
-    """What is written for one link: lines of thinking, the wrong result in the first of them, equations, result."""
+    """What is written for one link: lines of thinking, what of them is given, equations, result."""
 
     lines: list[str]
-    wrong: str
-    """The wrong result in `lines[0]`; empty if there is none."""
+    given: str
+    """The result in `lines[0]` that the model reads but does not learn: wrong, or untaught; empty if it learns it."""
     equations: list[str]
     """What the answer restates."""
     result: int
@@ -68,8 +68,8 @@ def write_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFA
     A recalled result that is wrong and not doubted leads to a wrong answer.
     """
     links = list(_links(problem, rng, habits))
-    lines = [(line, link.wrong if i == 0 else "") for link in links for i, line in enumerate(link.lines)]
-    return _joined(lines, links, f"\\boxed{{{links[-1].result}}}")
+    lines = [(line, link.given if i == 0 else "") for link in links for i, line in enumerate(link.lines)]
+    return _joined(lines, links, Trace(f"\\boxed{{{links[-1].result}}}"))
 
 
 def answer_at_once(problem: ChainProblem, forced: bool) -> Trace:
@@ -77,14 +77,15 @@ def answer_at_once(problem: ChainProblem, forced: bool) -> Trace:
 
     A forced `</think>` is given. With the ellipsis the model learns to write it.
     """
-    text = f"{THINK_END}\n{_recalled(problem, problem.start, 0)}"
-    return Trace(text, ((0, len(THINK_END)),)) if forced else Trace(ELLIPSIS + text, ((0, len(ELLIPSIS)),))
+    recalled = _recalled(problem, problem.start, 0)
+    before = f"{THINK_END}\n" if forced else f"{ELLIPSIS}{THINK_END}\n"
+    start = (0, len(THINK_END) if forced else len(ELLIPSIS))
+    return Trace(before + recalled.text, (start, *_shifted(recalled.given, len(before))))
 
 
 def think_by_choice(trace: Trace) -> Trace:
     """The trace behind `ELLIPSIS`: the model chose to think."""
-    shifted = tuple((start + len(ELLIPSIS), end + len(ELLIPSIS)) for start, end in trace.given)
-    return Trace(ELLIPSIS + trace.text, ((0, len(ELLIPSIS)), *shifted))
+    return Trace(ELLIPSIS + trace.text, ((0, len(ELLIPSIS)), *_shifted(trace.given, len(ELLIPSIS))))
 
 
 def write_cut_trace(problem: ChainProblem, rng: random.Random, habits: Habits = DEFAULT_HABITS) -> Trace:
@@ -94,7 +95,7 @@ def write_cut_trace(problem: ChainProblem, rng: random.Random, habits: Habits = 
     """
     links = list(_links(problem, rng, habits))
     lines = [
-        (line, link.wrong if i == 0 else "", done if i == len(link.lines) - 1 else done - 1)
+        (line, link.given if i == 0 else "", done if i == len(link.lines) - 1 else done - 1)
         for done, link in enumerate(links, start=1)
         for i, line in enumerate(link.lines)
     ]
@@ -105,7 +106,9 @@ def write_cut_trace(problem: ChainProblem, rng: random.Random, habits: Habits = 
     early = EARLY if rng.random() < 0.5 else ""
     end = whole.text.index(THINK_END)
     text = whole.text[:end] + early + whole.text[end:]
-    return Trace(text, (*whole.given, (end, end + len(early) + len(THINK_END))))
+    before = tuple(one for one in whole.given if one[1] <= end)
+    after = _shifted(whole.given[len(before) :], len(early))
+    return Trace(text, (*before, (end, end + len(early) + len(THINK_END)), *after))
 
 
 def _links(problem: ChainProblem, rng: random.Random, habits: Habits) -> Iterator[_Link]:
@@ -114,15 +117,17 @@ def _links(problem: ChainProblem, rng: random.Random, habits: Habits) -> Iterato
     for position, (op, n) in enumerate(problem.ops):
         opening = "First," if position == 0 else _onward(rng)
         right = problem.apply(value, op, n)
-        claim, result, wrong = f"{value} {op} {n}", right, ""
+        claim, result, given = f"{value} {op} {n}", right, ""
         if is_hard(op, n) and rng.random() < work:
             lines, equations = _worked_out(problem, value, n, opening, rng)
             (_, one), (_, ten) = problem.parts(value, n)
             turned, doubted = f"{ten} + {one}", False
         else:
-            if is_hard(op, n) and rng.random() < habits.slip:
+            slips = is_hard(op, n) and rng.random() < habits.slip
+            if slips:
                 result = _slipped(problem, right, rng)
-                wrong = str(result)
+            if slips or not _taught(value, op, n):
+                given = str(result)
             lines, equations = [f"{opening} {claim} = {result}."], [f"{claim} = {result}"]
             turned = f"-{n} + {value}" if op == "-" else f"{n} {op} {value}"
             doubted = is_hard(op, n) and rng.random() < habits.doubt
@@ -139,7 +144,7 @@ def _links(problem: ChainProblem, rng: random.Random, habits: Habits) -> Iterato
             lines.append(
                 rng.choice(["So we have {} so far.", "Okay, so it is {} now.", "Thus we are at {}."]).format(result)
             )
-        yield _Link(lines, wrong, equations, result)
+        yield _Link(lines, given, equations, result)
         value = result
 
 
@@ -165,25 +170,37 @@ def _worked_out(
     return [f"{word} {equation}." for word, equation in zip(openings, equations, strict=True)], equations
 
 
-def _recalled(problem: ChainProblem, value: int, done: int) -> str:
-    """The answer's equations from link `done` on, each link in one, and the box."""
-    equations = []
+def _taught(value: int, op: str, n: int) -> bool:
+    """Whether a model is to learn the result of a link in one line."""
+    return not is_hard(op, n) or is_taught(value, n)
+
+
+def _shifted(given: tuple[tuple[int, int], ...], by: int) -> tuple[tuple[int, int], ...]:
+    return tuple((start + by, end + by) for start, end in given)
+
+
+def _recalled(problem: ChainProblem, value: int, done: int) -> Trace:
+    """The answer's equations from link `done` on, each link in one, and the box; untaught results are given."""
+    text, given = "", []
     for op, n in problem.ops[done:]:
         result = problem.apply(value, op, n)
-        equations.append(f"{value} {op} {n} = {result}.")
+        text += f"{value} {op} {n} = {result}.\n"
+        if not _taught(value, op, n):
+            given.append((len(text) - 2 - len(str(result)), len(text) - 2))
         value = result
-    return "\n".join([*equations, f"\\boxed{{{value}}}"])
+    return Trace(f"{text}\\boxed{{{value}}}", tuple(given))
 
 
-def _joined(lines: list[tuple[str, str]], links: list[_Link], rest: str) -> Trace:
-    """Thinking of (line, wrong result in it) pairs, and an answer: the equations of the links, then `rest`."""
+def _joined(lines: list[tuple[str, str]], links: list[_Link], rest: Trace) -> Trace:
+    """Thinking of (line, given result at its end) pairs, and an answer: the equations of the links, then `rest`."""
     given, at = [], 0
-    for line, wrong in lines:
-        if wrong:
-            given.append((at + len(line) - 1 - len(wrong), at + len(line) - 1))
+    for line, result in lines:
+        if result:
+            given.append((at + len(line) - 1 - len(result), at + len(line) - 1))
         at += len(line) + 1
     answer = [f"{equation}." for link in links for equation in link.equations]
-    return Trace("\n".join([*(line for line, _ in lines), THINK_END, *answer, rest]), tuple(given))
+    before = "\n".join([*(line for line, _ in lines), THINK_END, *answer, ""])
+    return Trace(before + rest.text, (*given, *_shifted(rest.given, len(before))))
 
 
 def _slipped(problem: ChainProblem, right: int, rng: random.Random) -> int:

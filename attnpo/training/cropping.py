@@ -30,7 +30,7 @@ def cropped(rollouts: dict[str, Any], crops: torch.Tensor) -> tuple[dict[str, An
     places = torch.arange(ids.shape[1], device=ids.device)
     start, end = crops.to(ids.device).long().T[..., None]
     stays = (places < start) | (places >= end)
-    order = (~stays).int().argsort(1, stable=True)
+    order = torch.argsort((~stays).int(), dim=1, stable=True)
     shorter = dict(rollouts)
     still = stays & rollouts["completion_mask"].bool()
     width = max(int(still.sum(1).max()), 1)
