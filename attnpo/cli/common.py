@@ -12,12 +12,15 @@ import tyro
 
 from attnpo.environment import checkout_root
 from attnpo.errors import AttnPOError
+from attnpo.problems.training_sets import Columns
 from attnpo.runs.free import given
 from attnpo.runs.plan import probe_spec, train_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.store import Run
+from attnpo.schema import build
 
 ProfileName = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.yaml")]
+ColumnNames = Annotated[list[str] | None, tyro.conf.arg(metavar="problem=NAME answer=NAME")]
 Results = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
 
@@ -74,3 +77,18 @@ def compute(run: Run, command: str, work: Callable[[Path], Iterable[Path]], cont
         return
     done = run.compute(command, work, context)
     logging.getLogger(__name__).info("%s %s", run.folder, "finished" if done else "was finished already")
+
+
+def columns_of(words: list[str] | None) -> Columns:
+    """The columns that words such as `problem=question` name.
+
+    Raises:
+        AttnPOError: a word of another form, or what no problem has.
+    """
+    pairs = [word.partition("=") for word in words or []]
+    for (name, equals, column), word in zip(pairs, words or [], strict=True):
+        if not (equals and column):
+            raise AttnPOError(f"--columns {word}: give problem=NAME, answer=NAME or id=NAME")
+        if sum(other == name for other, _, _ in pairs) > 1:
+            raise AttnPOError(f"--columns {word}: {name} is named twice; leave one out")
+    return build(Columns, {name: column for name, _, column in pairs}, "--columns")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from attnpo.cli.common import ColumnNames, columns_of
 from attnpo.errors import AttnPOError
 from attnpo.problems import splits, training_sets
 from attnpo.schema import build
@@ -21,6 +22,7 @@ def split(
     seed: int = 0,
     hub_split: str | None = None,
     revision: str | None = None,
+    columns: ColumnNames = None,
 ) -> None:
     """Split problems of your own into DIR/train.jsonl, validation.jsonl and test.jsonl.
 
@@ -30,13 +32,14 @@ def split(
 
     Args:
         source: a file (.jsonl, .json, .csv, .parquet) with problem, answer and perhaps id in each row, or a hub data
-            set. The files get these three; other columns are left out.
+            set. The files get these three under these names; other columns are left out.
         out: folder of the three files; those that are there are never overwritten.
         validation: expected share of the problems; 0: no such file.
         test: as validation; training gets the rest.
         seed: of the hash; another one gives another split.
         hub_split: of a hub data set: its split that is read; train if not given.
         revision: of a hub data set: its commit, branch or tag.
+        columns: what the source calls them, if otherwise: problem=question answer=solution id=number.
     """
     shares = build(splits.Shares, {"validation": validation, "test": test, "seed": seed}, "split")
     if training_sets.is_local(source):
@@ -44,7 +47,7 @@ def split(
             if value is not None:
                 raise AttnPOError(f"{name} {value}: goes with a hub data set, and {source} is a file; leave it out")
     files = splits.files_in(out)
-    problems = training_sets.load(source, hub_split or "train", revision)
+    problems = training_sets.load(source, hub_split or "train", revision, columns_of(columns))
     parts = splits.split(problems, shares)
     splits.write(parts, files)
     for name, of_part in parts.items():

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from attnpo.cli.common import (
+    ColumnNames,
     ProfileName,
     Results,
     about,
+    columns_of,
     compute,
     heads_file_of,
     need,
@@ -41,6 +43,7 @@ def probe(
     revision: str | None = None,
     data: str | None = None,
     data_revision: str | None = None,
+    columns: ColumnNames = None,
     split: str | None = None,
     labels: list[LabelSource] | None = None,
     problems: int | None = None,
@@ -75,6 +78,7 @@ def probe(
         data: without a profile: a file of problems (.jsonl, .json, .csv, .parquet; problem and answer in each row), a
             hub data set, or `testbed`.
         data_revision: of a hub data set.
+        columns: what the data call theirs, if not problem and answer: problem=question answer=solution.
         split: of a hub data set or the testbed; train if not given.
         labels: without a profile: who says which steps are essential: `first_answer` (steps behind the first one that
             states the gold answer are redundant), `ablation` (steps that can be removed without making the gold answer
@@ -111,7 +115,15 @@ def probe(
         "backend": backend, "heads": heads, "vote": vote, "forced_answer": forced_answer,
         "answers": answers, "answer_tokens": answer_tokens,
     }  # fmt: skip
-    alone: dict[str, Any] = {**whence, "labels": labels, "max_tokens": max_tokens, **cut, **section, "seed": seed}
+    alone: dict[str, Any] = {
+        **whence,
+        "columns": columns,
+        "labels": labels,
+        "max_tokens": max_tokens,
+        **cut,
+        **section,
+        "seed": seed,
+    }
     alone |= {"judge_url": judge_url, "judge_model": judge_model}
     refuse_beside_profile(profile, alone)
     if profile is not None:
@@ -134,7 +146,7 @@ def probe(
     }
     defaults = {"problems": 128, "samples": 4, "batch_size": 32}
     settings = build(ProbeSection, {**defaults, **named, **given(section)}, "probe")
-    source = build(Source, {**given(whence), "revision": revision}, "probe")
+    source = build(Source, {**given(whence), "revision": revision, "data_columns": columns_of(columns)}, "probe")
     run = _probed(
         (results or Path("attnpo-probe")).absolute(),
         (source, build(StepsSection, given(cut), "probe"), settings),

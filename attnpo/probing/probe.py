@@ -73,7 +73,8 @@ def run_probe(
     """
     check_labels(settings.sources, source.data)
     tokenizer = load_tokenizer(source.model, source.revision)
-    problems = load_problems(source.data, settings.split, source.data_revision)[: settings.problems]
+    problems = load_problems(source.data, settings.split, source.data_revision, source.data_columns)
+    problems = problems[: settings.problems]
     by_id = {problem.id: problem for problem in problems}
     rows = sample_responses(source, settings, tokenizer, problems, out_dir / "samples.jsonl", seed)
     graded = [row["correct"] and (by_id[row["problem_id"]], row["prompt_ids"], row["response_ids"]) for row in rows]

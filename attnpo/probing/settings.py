@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from attnpo.problems.training_sets import STANDARD, Columns
 from attnpo.sampling.settings import SamplingSection
 from attnpo.schema import STRICT, Count, Index, NotNegative, Positive, Share
 
@@ -51,6 +52,8 @@ class Source:
     """The embedded problems, a file or a hub data set, see `attnpo.problems.training_sets.load`."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set."""
+    data_columns: Columns = STANDARD
+    """What the columns of a file or a hub data set are called."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

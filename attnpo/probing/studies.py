@@ -70,7 +70,7 @@ def run_responses(source: Source, study: StudySection, out_dir: Path, seed: int 
         the path of responses.jsonl.
     """
     tokenizer = load_tokenizer(source.model, source.revision)
-    items = load_problems(source.data, study.split, source.data_revision)[: study.problems]
+    items = load_problems(source.data, study.split, source.data_revision, source.data_columns)[: study.problems]
     rows = sample_responses(source, study, tokenizer, items, out_dir / "samples.jsonl", seed)
     atomic_write_jsonl(out_dir / "responses.jsonl", rows)
     return out_dir / "responses.jsonl"
@@ -382,7 +382,9 @@ def key_focus_heads(study: StudySection, heads_file: Path | None, count: int) ->
 
 def _load(source: Source, study: StudySection, responses: Path) -> list[tuple[Problem, list[int], list[int], bool]]:
     """Problem, prompt ids, response ids and correctness of each line of responses.jsonl."""
-    items = {item.id: item for item in load_problems(source.data, study.split, source.data_revision)}
+    items = {
+        item.id: item for item in load_problems(source.data, study.split, source.data_revision, source.data_columns)
+    }
     rows = read_jsonl(responses)
     return [(items[r["problem_id"]], r["prompt_ids"], r["response_ids"], r["correct"]) for r in rows]
 

@@ -9,16 +9,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+
 from attnpo.errors import AttnPOError, first_line
 from attnpo.files import json_lines, parse_json
 from attnpo.problems.problem import Problem
+from attnpo.schema import STRICT
 
 logger = logging.getLogger(__name__)
 FILES = (".jsonl", ".json", ".csv", ".parquet")
 """How the names of files that can be read end."""
 _OTHER_FILES = (".tsv", ".txt", ".xlsx", ".arrow", ".gz", ".bz2", ".zst", ".zip")
 _REMEDY = "give a file (.jsonl, .json, .csv, .parquet) or the name of a hub data set"
+_NAMED = "if its columns have other names: attnpo split --columns problem=NAME answer=NAME"
 _OBJECTS = "each line is one JSON object"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Columns:
+    """The names that a data set has for what a problem needs."""
+
+    problem: str = "problem"
+    answer: str = "answer"
+    id: str = "id"
+    """Rows need not have it: their numbers are their ids then."""
+
+
+STANDARD = Columns()
+"""The names that all files have which this package writes."""
 
 Row = tuple[int, str, Any]
 """The row's number, where it is, for messages, and what it holds."""
@@ -31,16 +49,17 @@ def is_local(source: str) -> bool:
     return form or source.lower().endswith((*FILES, *_OTHER_FILES)) or path.exists()
 
 
-def load(source: str, split: str, revision: str | None = None) -> list[Problem]:
+def load(source: str, split: str, revision: str | None = None, columns: Columns = STANDARD) -> list[Problem]:
     """The problems of one split.
 
     Args:
         source: the path of a file, from the current folder: JSON lines (`.jsonl`), a JSON list (`.json`), CSV with a
-            header, or Parquet; or the name of a hub data set. Each row has `problem`, `answer` and, if there is one,
-            `id`; other columns are left alone.
+            header, or Parquet; or the name of a hub data set. Each row has what `columns` names; other columns are left
+            alone.
         split: a split of the hub data set; a file has no splits and ignores it.
         revision: the hub data set's commit, branch or tag; a file has none. None takes what the hub has now, with a
             warning.
+        columns: the names of the columns.
 
     Raises:
         AttnPOError: no such file or data set, a file that cannot be read, a row without problem or answer, or two with
@@ -50,7 +69,7 @@ def load(source: str, split: str, revision: str | None = None) -> list[Problem]:
     problems: list[Problem] = []
     places: dict[str, str] = {}
     for number, place, row in rows:
-        problem = _problem(row, place, str(number))
+        problem = _problem(row, place, str(number), columns)
         if problem.id in places:
             raise AttnPOError(f"{place}: its id {problem.id!r} is that of {places[problem.id]} too; give each its own")
         places[problem.id] = place
@@ -133,17 +152,20 @@ def _of_hub(source: str, split: str, revision: str | None) -> Iterator[Row]:
     return ((i, f"{source}[{split}] row {i}", row) for i, row in enumerate(rows))
 
 
-def _problem(row: Any, place: str, number: str) -> Problem:
+def _problem(row: Any, place: str, number: str, columns: Columns) -> Problem:
     """The problem of one row; `number` becomes the id of a row that has none."""
     if not isinstance(row, Mapping):
-        raise AttnPOError(f"{place}: {row!r:.60} is no object; each problem is one with 'problem' and 'answer'")
-    for key in ("problem", "answer"):
+        wanted = f"{columns.problem!r} and {columns.answer!r}"
+        raise AttnPOError(f"{place}: {row!r:.60} is no object; each problem is one with {wanted}")
+    for key in (columns.problem, columns.answer):
         value = row.get(key)
         if value in (None, ""):
             has = ", ".join(map(repr, row)) or "nothing"
-            raise AttnPOError(f"{place}: no {key!r}; each problem needs 'problem' and 'answer', this one has {has}")
-        if isinstance(value, bool | list | Mapping) or (key == "problem" and not isinstance(value, str)):
-            what = "text" if key == "problem" else "text or a number"
+            wanted = f"{columns.problem!r} and {columns.answer!r}"
+            named = "" if key in row else f"; {_NAMED}"
+            raise AttnPOError(f"{place}: no {key!r}; each problem needs {wanted}, this one has {has}{named}")
+        if isinstance(value, bool | list | Mapping) or (key == columns.problem and not isinstance(value, str)):
+            what = "text" if key == columns.problem else "text or a number"
             raise AttnPOError(f"{place}: {key!r} is {value!r:.60}; it must be {what}")
-    name = row.get("id")
-    return Problem(number if name in (None, "") else str(name), str(row["problem"]), str(row["answer"]))
+    name = row.get(columns.id)
+    return Problem(number if name in (None, "") else str(name), str(row[columns.problem]), str(row[columns.answer]))

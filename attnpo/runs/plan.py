@@ -29,6 +29,7 @@ from attnpo.evaluation.settings import EvaluateSection
 from attnpo.evaluation.tasks import data_files, task_names, tasks_identity
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import problems_digest
+from attnpo.problems.training_sets import STANDARD, Columns
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
@@ -127,13 +128,19 @@ def _with_spec_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def problems_identity(data: str, split: str, revision: str | None = None) -> str:
-    """SHA-256 of a split's problems and answers; a hub data set goes by its name and, if it is set, its revision."""
+def problems_identity(data: str, split: str, revision: str | None = None, columns: Columns = STANDARD) -> str:
+    """SHA-256 of a split's problems and answers; a hub data set goes by its name and, if they are set, its revision and
+    the names of its columns."""
     if on_hub(data):
-        return data if revision is None else f"{data}@{revision}"
+        named = "" if columns == STANDARD else f" {columns.problem}, {columns.answer}, {columns.id}"
+        return (data if revision is None else f"{data}@{revision}") + named
     from attnpo.testbed import load_problems
 
-    return problems_digest(load_problems(data, split))
+    return problems_digest(load_problems(data, split, columns=columns))
+
+
+def _problems(profile: Profile, split: str) -> str:
+    return problems_identity(profile.data, split, profile.data_revision, profile.data_columns)
 
 
 def probe_spec(profile: Profile) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def spec_of_probe(source: Source, steps: StepsSection, settings: ProbeSection, s
         **_common(source, "probe", seed),
         "steps": _in_spec(steps),
         "probe": _in_spec(settings),
-        "problems": problems_identity(source.data, settings.split, source.data_revision),
+        "problems": problems_identity(source.data, settings.split, source.data_revision, source.data_columns),
     }
 
 
@@ -167,7 +174,7 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
         "settings": settings,
         "steps": _in_spec(profile.steps) if section.attnpo else None,
         "train": _in_spec(profile.trained()),
-        "problems": problems_identity(profile.data, profile.trained().split, profile.data_revision),
+        "problems": _problems(profile, profile.trained().split),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
 
@@ -208,7 +215,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         settings["backend"] = study.backend
     spec: dict[str, Any] = {**_common(profile, kind, seed), "study": settings}
     if kind == "responses":
-        return {**spec, "problems": problems_identity(profile.data, study.split, profile.data_revision)}
+        return {**spec, "problems": _problems(profile, study.split)}
     spec |= {"responses": run_id(study_spec(profile, "responses")), "steps": _in_spec(profile.steps)}
     if kind == "stability":
         assert method is not None

@@ -19,6 +19,7 @@ from attnpo.environment import shipped
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
 from attnpo.probing.settings import ProbeSection, Source, StepsSection, StudySection
+from attnpo.problems.training_sets import STANDARD, Columns
 from attnpo.runs.settings import BASE, BASES, ArtefactSection, LaunchSection, ReportSection, TuningSection
 from attnpo.schema import STRICT, NotNegative, Seeds, build, listed, merge, nearest, read_yaml
 from attnpo.testbed import EMBEDDED, on_hub
@@ -55,6 +56,8 @@ class Profile:
     `problem` and `answer` and may have an `id` of its own."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set; null: what the hub has when a run loads it, with a warning."""
+    data_columns: Columns = STANDARD
+    """What the columns of a file or a hub data set are called, such as `{problem: question, answer: solution}`."""
     seeds: Seeds = field(default_factory=lambda: [0])
     """Seeds of every method, see `seeds_of`."""
     steps: StepsSection = field(default_factory=StepsSection)
@@ -90,7 +93,13 @@ class Profile:
     @property
     def source(self) -> Source:
         """Model and problems."""
-        return Source(model=self.model, revision=self.revision, data=self.data, data_revision=self.data_revision)
+        return Source(
+            model=self.model,
+            revision=self.revision,
+            data=self.data,
+            data_revision=self.data_revision,
+            data_columns=self.data_columns,
+        )
 
     def method(self, name: str) -> MethodSection:
         """The method's section, the profile's `credit` merged under its own.

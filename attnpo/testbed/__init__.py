@@ -14,6 +14,7 @@ from attnpo.errors import AttnPOError
 from attnpo.files import sha256_files
 from attnpo.problems import training_sets
 from attnpo.problems.problem import Problem
+from attnpo.problems.training_sets import STANDARD, Columns
 
 EMBEDDED = "testbed"
 """The name of the embedded model and its problems in a profile."""
@@ -52,16 +53,20 @@ def on_hub(data: str) -> bool:
     return data != EMBEDDED and not training_sets.is_local(data)
 
 
-def load_problems(source: str, split: str, revision: str | None = None) -> list[Problem]:
+def load_problems(source: str, split: str, revision: str | None = None, columns: Columns = STANDARD) -> list[Problem]:
     """The problems of one split of a profile's `data`: the embedded ones, or those of a file or a hub data set.
 
-    `revision` is that of a hub data set, see `attnpo.problems.training_sets.load`.
+    `revision` is that of a hub data set, `columns` the names that a file or a hub data set has for its columns; see
+    `attnpo.problems.training_sets.load`.
 
     Raises:
-        AttnPOError: as `attnpo.problems.training_sets.load`, or the embedded problems have no such split.
+        AttnPOError: as `attnpo.problems.training_sets.load`, or the testbed has no such split, or columns are named for
+            it.
     """
     from attnpo.testbed import problems
 
     if source == EMBEDDED:
+        if columns != STANDARD:
+            raise AttnPOError(f"data_columns: data {source!r} has no columns; leave them out, or name a file")
         return list(problems.load(split))
-    return training_sets.load(source, split, revision)
+    return training_sets.load(source, split, revision, columns)

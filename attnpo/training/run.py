@@ -250,7 +250,7 @@ def run_training(
         return out_dir / "model"
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out_dir / "tensorboard"))  # theirs goes with the checkpoints
     tokenizer = load_tokenizer(source.model, source.revision)
-    problems = load_problems(source.data, train.split, source.data_revision)
+    problems = load_problems(source.data, train.split, source.data_revision, source.data_columns)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)

@@ -11,6 +11,7 @@ import pytest
 from attnpo.errors import AttnPOError
 from attnpo.probing.labels import oracle_labels
 from attnpo.problems.problem import Problem
+from attnpo.problems.training_sets import Columns
 from attnpo.testbed import load_problems, on_hub
 from attnpo.testbed.problems import ChainProblem
 
@@ -44,11 +45,20 @@ def test_a_list_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
         assert load_problems(str(tmp_path / name), "any") == SAME, name
 
 
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("answer,question,final\nby hand,1+1?,2\n", encoding="utf-8")
+    columns = Columns(problem="question", answer="final")
+    assert load_problems(str(path), "any", columns=columns) == [Problem("1", "1+1?", "2")]
+    with pytest.raises(AttnPOError, match="data 'testbed' has no columns"):
+        load_problems("testbed", "train", columns=columns)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("bad.jsonl", '{"problem": "1+1?", "answer": "2"}\n{"problem": "2', ":2: not JSON"),
-        ("bad.jsonl", json.dumps({"problem": "1+1?"}), ":1: no 'answer'; .* this one has 'problem'$"),
+        ("bad.jsonl", json.dumps({"problem": "1+1?"}), ":1: no 'answer'; .* this one has 'problem'; if .* --columns"),
         ("bad.jsonl", json.dumps({"problem": "", "answer": "2"}), ":1: no 'problem'"),
         ("bad.jsonl", "\n[1, 2]", r":2: \[1, 2\] is no object; each problem is one with 'problem' and 'answer'"),
         ("bad.jsonl", "7", ":1: 7 is no object"),

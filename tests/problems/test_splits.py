@@ -113,6 +113,11 @@ def test_a_hub_data_set_becomes_files(tmp_path: Path, monkeypatch: pytest.Monkey
         ("few.jsonl --validation 0 --test 0", "validation 0 and test 0 are 0 together; give shares above 0"),
         ("few.jsonl --seed -1", "split: seed: -1 must be at least 0"),
         ("few.jsonl --revision abc", "--revision abc: goes with a hub data set, and few.jsonl is a file"),
+        ("few.jsonl --columns question", "--columns question: give problem=NAME, answer=NAME or id=NAME"),
+        ("few.jsonl --columns problem=", "--columns problem=: give problem=NAME, answer=NAME or id=NAME"),
+        ("few.jsonl --columns id=a id=b", "--columns id=a: id is named twice; leave one out"),
+        ("few.jsonl --columns text=a", "--columns: text: unknown key"),
+        ("few.jsonl --columns problem=question", "few.jsonl:1: no 'question'; each problem needs 'question' and"),
         ("few.jsonl --hub-split test", "--hub-split test: goes with a hub data set, and few.jsonl is a file"),
     ],
 )
@@ -127,6 +132,18 @@ def test_bad_input_is_one_line_and_writes_nothing(
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+def test_columns_of_other_names_become_ours(tmp_path: Path) -> None:
+    rows = [{"question": p.text, "solution": p.answer, "number": f"n{i}"} for i, p in enumerate(PROBLEMS)]
+    source = tmp_path / "theirs.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    words = ["--columns", "problem=question", "answer=solution", "id=number", "--out", str(tmp_path / "data")]
+    assert main(["split", str(source), *words]) == 0
+    found = [p for name in NAMES for p in training_sets.load(str(tmp_path / "data" / f"{name}.jsonl"), "")]
+    assert sorted((p.id, p.text, p.answer) for p in found) == sorted(
+        (f"n{i}", p.text, p.answer) for i, p in enumerate(PROBLEMS)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
