@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,7 @@ from attnpo.probing.settings import LabelSource, Phrases, ProbeSection, Source, 
 from attnpo.runs.free import given, option_words
 from attnpo.runs.plan import check_sections, spec_of_probe, study_spec, train_spec
 from attnpo.runs.profile import TEMPLATE, load_profile
+from attnpo.runs.samples import take_samples
 from attnpo.runs.store import Run
 from attnpo.sampling.settings import Backend
 from attnpo.schema import build
@@ -69,7 +71,7 @@ def probe(
 
     attnpo probe --model MODEL --data problems.jsonl --labels first_answer needs no profile. It ends with the heads as a
     line for a profile, or with the reasons why the evidence is too thin for that. A killed probe goes on where it
-    stood: each response is kept.
+    stood: each response is kept, and a probe with other labels or steps takes the responses of the first.
 
     Args:
         profile: a name in reproduce/profiles, or a YAML file.
@@ -146,7 +148,8 @@ def probe(
     }
     defaults = {"problems": 128, "samples": 4, "batch_size": 32}
     settings = build(ProbeSection, {**defaults, **named, **given(section)}, "probe")
-    source = build(Source, {**given(whence), "revision": revision, "data_columns": columns_of(columns)}, "probe")
+    source = build(Source, {**given(whence), "revision": revision}, "probe")
+    source = dataclasses.replace(source, data_columns=columns_of(columns))
     run = _probed(
         (results or Path("attnpo-probe")).absolute(),
         (source, build(StepsSection, given(cut), "probe"), settings),
@@ -178,6 +181,7 @@ def _probed(
         from attnpo.probing.probe import run_probe
         from attnpo.report.figures import heads_heatmap
 
+        take_samples(run)
         path = run_probe(*asked, run_folder, seed, heads_file=run.new / "heads.json")
         (run_folder / "figures").mkdir(exist_ok=True)
         return [path, *heads_heatmap(HeadRanking.load(path), run_folder / "figures" / "heads")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import attnpo.probing.probe
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.method.scores import Response
@@ -80,7 +81,7 @@ def probe(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
 
 
 def test_heads_are_found_for_problems_of_one_s_own_without_a_profile(
-    own_problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = tmp_path / "probe"
     asked = ["--model", EMBEDDED, "--data", str(own_problems), "--labels", "first_answer", "--results", str(results)]
@@ -103,6 +104,21 @@ def test_heads_are_found_for_problems_of_one_s_own_without_a_profile(
     assert path.read_bytes() == before
     code, out, _ = probe(capsys, *asked, *small, "--problems", "8")
     assert code == 0 and "too thin" in out and not out.startswith("heads")
+
+    # other steps and labels ask for no other responses, another temperature does
+    def sample(*_: Any, **__: Any) -> None:
+        raise ConnectionError("it samples")
+
+    monkeypatch.setattr(attnpo.probing.probe, "make_sampler", sample)
+    small[small.index("--min-chars") + 1] = "2"
+    code, out, err = probe(capsys, *asked, *small)
+    assert code == 0, err
+    assert Path(out.splitlines()[-1]).parent != path.parent
+    assert (
+        Path(out.splitlines()[-1]).with_name("samples.jsonl").read_bytes()
+        == path.with_name("samples.jsonl").read_bytes()
+    )
+    assert "it samples" in probe(capsys, *asked, *small, "--temperature", "0.5")[2]
 
 
 @pytest.mark.parametrize(
