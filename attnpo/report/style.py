@@ -68,7 +68,7 @@ HUES = {
 MEMBERS = [("o", "-"), ("s", (0, (4, 1.5))), ("^", (0, (1, 1))), ("v", (0, (5, 1, 1, 1))), ("P", (0, (2, 2)))]
 _FAMILIES = {
     "correctness only": ["rloo", "grpo"],
-    "relative to the group": ["tlmre", "kimi", "shorter", "diet"],
+    "relative to the group": ["tlmre", "kimi", "shorter", "diet", "arlcp"],
     "limit or target": ["thinkprune", "l1_exact", "l1_max", "overlong"],
     "target by difficulty": ["laser", "laser_d", "laser_de"],
     "cut and normalised": ["dler", "dot"],

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError, first_line
+from attnpo.rewards.arlcp import arlcp_rewards
 from attnpo.rewards.diet import diet_rewards
 from attnpo.rewards.dler import dler_rewards
 from attnpo.rewards.dot import dot_rewards
@@ -42,6 +43,7 @@ REWARDS: dict[str, LengthReward] = {
     "rloo": LengthReward(rloo_rewards),
     "grpo": LengthReward(rloo_rewards, "grpo"),
     "tlmre": LengthReward(tlmre_rewards),
+    "arlcp": LengthReward(arlcp_rewards),
     "kimi": LengthReward(kimi_rewards),
     "thinkprune": LengthReward(thinkprune_rewards, "grpo"),
     "l1_exact": LengthReward(l1_exact_rewards, "grpo"),
@@ -93,7 +95,7 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
             names = ", ".join(sorted(takes)) or "none"
             raise AttnPOError(f"reward {name!r} has no argument {key!r}; it has {names}")
     lengths = torch.arange(1, group_size + 1)
-    one_group = Context(target_length=lengths, repeats=lengths < 0)
+    one_group = Context(target_length=lengths, repeats=lengths < 0, reflections=lengths)
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:
             shaped = shape_rewards(name, lengths, correct, group_size, args, one_group)

@@ -27,6 +27,8 @@ class Context:
     """(N,) length in tokens that the prompt asked for; None where prompts ask for none."""
     repeats: Tensor | None = None
     """(N,) bool, whether a response repeats itself (`attnpo.rewards.repetition.repeats_itself`)."""
+    reflections: Tensor | None = None
+    """(N,) how often a response reflects (`attnpo.rewards.reflections.count_reflections`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

@@ -44,6 +44,7 @@ from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, 
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
+from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
@@ -238,7 +239,7 @@ class AttnPOTrainer(GRPOTrainer):
         """The length reward of the gathered rollouts."""
         name = self.args.length_reward
         wanted = context_fields(name)
-        target_length = repeats = None
+        target_length = repeats = reflections = None
         if "target_length" in wanted:
             if any(row.get("target_length") is None for row in inputs):
                 raise AttnPOError(
@@ -247,6 +248,9 @@ class AttnPOTrainer(GRPOTrainer):
             target_length = self._gathered([float(row["target_length"]) for row in inputs])
         if "repeats" in wanted:
             repeats = self._gathered([repeats_itself(response) for response in ids])
+        if "reflections" in wanted:
+            texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+            reflections = self._gathered([count_reflections(text) for text in texts])
         context = Context(
             step=self.state.global_step + 1,
             total_steps=max(self.state.max_steps, 1),
@@ -254,6 +258,7 @@ class AttnPOTrainer(GRPOTrainer):
             training=self.model.training,
             target_length=target_length,
             repeats=repeats,
+            reflections=reflections,
             state=self.reward_state,
         )
         return shape_rewards(name, lengths, correct, self._group_size(), self.args.length_reward_args or {}, context)

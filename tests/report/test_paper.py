@@ -47,7 +47,9 @@ def test_every_default_of_a_baseline_has_a_tag_and_a_source() -> None:
     assert (table[["method", "rule", "source"]] != "").all(axis=None)
     assert not table.duplicated(["method", "parameter", "source"]).any()
     assert pd.to_numeric(table.loc[table["parameter"] != "", "default"]).notna().all()
-    named = "rloo grpo tlmre kimi thinkprune l1_exact l1_max laser laser_d laser_de overlong shorter diet dler dot"
+    named = (
+        "rloo grpo tlmre arlcp kimi thinkprune l1_exact l1_max laser laser_d laser_de overlong shorter diet dler dot"
+    )
     assert set(named.split()) <= set(table["method"])
 
 

@@ -599,8 +599,10 @@ def test_bands_are_drawn_where_there_are_intervals(tmp_path: Path) -> None:
 
 
 def test_a_method_looks_the_same_everywhere_and_no_two_alike() -> None:
-    names = "base rloo grpo tlmre kimi shorter diet thinkprune l1_exact l1_max laser laser_d laser_de overlong dler dot"
-    methods = [*names.split(), "attnpo", "dler_attnpo", "attnpo_dot", "thinkprune_attnpo", "attnpo_diet"]
+    names = (
+        "base rloo grpo tlmre kimi shorter diet arlcp thinkprune l1_exact l1_max laser laser_d laser_de overlong dler"
+    )
+    methods = [*names.split(), "dot", "attnpo", "dler_attnpo", "attnpo_dot", "thinkprune_attnpo", "attnpo_diet"]
     methods += ["pa_only", "na_only", "random_heads", "oracle"]
     looks = {method: figures.style(method) for method in methods}
     assert len(set(looks.values())) == len(methods)

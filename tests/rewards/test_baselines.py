@@ -16,6 +16,7 @@ from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, grpo_advantages
 from attnpo.rewards import REWARDS, Context, Shaped, check_reward, context_fields, shape_rewards
 from attnpo.rewards.adaptive_target import smallest_target
+from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
 
 # Formulas in float64: only the order of the operations may differ from the hand's.
@@ -132,6 +133,32 @@ def test_laser_de_lets_wrong_responses_explore_unless_they_repeat() -> None:
     assert rewards("laser_de", [90, 80, 80, 90], [1, 0, 0, 1], repeats=repeats, **ladder) == [1.5, -0.5, -0.5, 1.5]
     with pytest.raises(AttnPOError, match="needs `repeats`"):
         shaped("laser_de", [1], [1])
+
+
+def test_arlcp_weighs_reflections_the_more_the_more_there_are() -> None:
+    # Correct: L 100, 200, 300 has z -1.224745, 0, 1.224745 with population std 81.6497; R 5, 3, 1 the other way round.
+    # w1 of R 5, 3, 1 is .15, .1, .05; sigmoid(1.224745) is .772897. 1 - .15 * .772897 - .05 * .227103 = .872710.
+    counts = torch.tensor([5, 3, 1, 0])
+    found = shaped("arlcp", [100, 200, 300, 50], [1, 1, 1, 0], few=2, many=4, reflections=counts)
+    assert found.rewards.tolist() == pytest.approx([0.872710, 0.9, 0.872710, 0], abs=1e-6)
+    # At the bounds the smaller weight holds: R 2, 4 has w1 .05, .1, and z -1, 1. L 10, 30: z -1, 1; sigmoid(1) .731059.
+    counts = torch.tensor([2, 4])
+    found = shaped("arlcp", [10, 30], [1, 1], few=2, many=4, reflections=counts)
+    assert found.rewards.tolist() == pytest.approx([1 - 0.2 * 0.268941, 1 - 0.2 * 0.731059], abs=1e-6)
+    # A lone correct response loses half of alpha, whatever its length, and a wrong one has nothing to lose.
+    assert rewards("arlcp", [10, 999], [1, 0], reflections=torch.tensor([99, 99])) == [0.9, 0]
+    with pytest.raises(AttnPOError, match="needs `reflections`"):
+        shaped("arlcp", [1], [1])
+    for wrong in ({"alpha": 1.0}, {"alpha": -0.1}, {"few": -1}, {"many": 39}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            rewards("arlcp", [1], [1], reflections=torch.tensor([1]), **wrong)
+
+
+def test_reflections_are_whole_words_in_any_case() -> None:
+    assert count_reflections("Wait, hold on. HMM, let me double-check: but however I check it, oh") == 8
+    assert count_reflections("awaiting checked butter ohm verified alternatives") == 0
+    assert count_reflections("think again about another thought; alternatively, verify an alternative") == 5
+    assert count_reflections("") == 0
 
 
 def test_repetition() -> None:
@@ -261,7 +288,19 @@ def test_batch_whitening_counts_tokens_and_leaves_out_what_weighs_nothing() -> N
 # what must hold for all
 
 
-CORRECT_NEVER_LESS = {"rloo", "grpo", "tlmre", "kimi", "thinkprune", "l1_max", "laser", "laser_d", "laser_de", "dler"}
+CORRECT_NEVER_LESS = {
+    "rloo",
+    "grpo",
+    "tlmre",
+    "kimi",
+    "thinkprune",
+    "l1_max",
+    "laser",
+    "laser_d",
+    "laser_de",
+    "dler",
+    "arlcp",
+}
 """Rewards where within a group no wrong response earns more than a correct one, by their formula."""
 
 groups = st.integers(2, 8).flatmap(
@@ -280,7 +319,8 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     asked = torch.full((len(lengths),), 90)
     repeats = torch.tensor([n % 3 == 0 for n in lengths])[order]
     picked = [lengths[i] for i in order], [correct[i] for i in order]
-    return shaped(name, *picked, target_length=asked, repeats=repeats, total_steps=10, **SMALL.get(name, {}), **changes)
+    context = {"target_length": asked, "repeats": repeats, "reflections": torch.tensor([n % 7 for n in lengths])[order]}
+    return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
 def finite(result: Shaped) -> bool:
@@ -338,19 +378,20 @@ def test_equal_lengths_say_nothing_but_correctness(name: str, correct: list[int]
 @pytest.mark.parametrize("name", sorted(set(REWARDS) - {"diet"}))
 def test_groups_do_not_see_each_other(name: str) -> None:
     lengths, correct = [90, 130, 60, 100, 20, 180, 80, 70], [1, 1, 0, 1, 1, 1, 1, 1]
-    asked, repeats = torch.full((8,), 90), torch.tensor([False] * 8)
-    together = shaped(name, lengths, correct, 4, target_length=asked, repeats=repeats, **SMALL.get(name, {}))
+    context = {"target_length": torch.full((8,), 90), "repeats": torch.tensor([False] * 8)}
+    context["reflections"] = torch.arange(8)
+    together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
-        alone = shaped(
-            name, lengths[part], correct[part], target_length=asked[part], repeats=repeats[part], **SMALL.get(name, {})
-        )
+        of_part = {field: value[part] for field, value in context.items()}
+        alone = shaped(name, lengths[part], correct[part], **of_part, **SMALL.get(name, {}))
         assert torch.equal(together.rewards[part], alone.rewards)
 
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
+    context["reflections"] = torch.ones(4)
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):
