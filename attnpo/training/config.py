@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 from packaging.version import Version
@@ -16,12 +16,15 @@ from trl import GRPOConfig
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS
 from attnpo.method.credit import CreditConfig
+from attnpo.method.selection import SelectionConfig
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.settings import HeadList, Phrases, ProbeSection
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
 from attnpo.training.settings import CreditOptions, GRPONumbers
+
+T = TypeVar("T")
 
 STEP_SCORES = ("attention", "oracle")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
@@ -38,6 +41,7 @@ class _Ours:
     min_step_chars: Index
     lone_trigger_chars: Index
     credit: CreditOptions | None
+    selection: Options | None
     scoring_batch_tokens: Count
     scoring_chunk_rows: Count
 
@@ -93,6 +97,13 @@ class AttnPOConfig(GRPOConfig):
     credit: dict[str, Any] | None = field(
         default=None,
         metadata={"help": "Fields of `attnpo.method.credit.CreditConfig`, such as {'warmup_steps': 1000}."},
+    )
+    selection: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of `attnpo.method.selection.SelectionConfig`, such as {'share': 0.3}: the least confident "
+            "steps of correct responses lose their advantage (SAS). Default: none does."
+        },
     )
     scoring_batch_tokens: int = field(
         default=65536,
@@ -151,6 +162,7 @@ class AttnPOConfig(GRPOConfig):
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
         self.credit_config()
+        self.selection_config()
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:
             _check_vllm()
@@ -178,12 +190,25 @@ class AttnPOConfig(GRPOConfig):
         Raises:
             AttnPOError: a field that `CreditConfig` does not have, or a value that it cannot have.
         """
-        known = set(CreditConfig.__dataclass_fields__)
-        unknown = sorted(set(self.credit or {}) - known)
-        if unknown:
-            raise AttnPOError(f"credit has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
-        build(CreditConfig, self.credit or {}, "AttnPOConfig", "credit")
-        return CreditConfig(**(self.credit or {}))
+        return _built(CreditConfig, self.credit or {}, "credit")
+
+    def selection_config(self) -> SelectionConfig | None:
+        """Which steps lose their advantage; None: none does.
+
+        Raises:
+            AttnPOError: as `credit_config`.
+        """
+        return None if self.selection is None else _built(SelectionConfig, self.selection, "selection")
+
+
+def _built(cls: type[T], values: dict[str, Any], name: str) -> T:
+    """A configuration of the method from the values of one argument."""
+    known = set(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise AttnPOError(f"{name} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    build(cls, values, "AttnPOConfig", name)
+    return cls(**values)
 
 
 def _check_vllm() -> None:

@@ -164,6 +164,7 @@ def training_config(
         "heads": None if heads is None else [list(head) for head in heads],
         "step_scores": "oracle" if method.heads == "oracle" else "attention",
         "credit": method.credit,
+        "selection": method.selection,
         "phrases": method.phrases or steps.phrases,
         "min_step_chars": steps.min_chars,
         "lone_trigger_chars": steps.lone_trigger_chars,

@@ -62,6 +62,7 @@ _OURS = {
     "heads": "set heads of the method",
     "step_scores": "set heads: oracle of the method",
     "credit": "set credit",
+    "selection": "set selection of the method",
     "phrases": "set steps.phrases",
     "min_step_chars": "set steps.min_chars",
     "lone_trigger_chars": "set steps.lone_trigger_chars",
@@ -164,6 +165,9 @@ class MethodSection:
     """Rescale the advantages step by step by the attention of Key-Focus Heads."""
     credit: CreditOptions = field(default_factory=dict)
     """Fields of `attnpo.method.credit.CreditConfig`, over the profile's `credit`; used if `attnpo`."""
+    selection: Options | None = None
+    """Fields of `attnpo.method.selection.SelectionConfig`: which steps lose their advantage (SAS), with or without
+    `attnpo`; null: none."""
     heads: Literal["top", "worst", "random", "all", "oracle"] | HeadList = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
     model; `oracle`: labels in place of attention (`attnpo.method.credit.oracle_scores`); or a list of [layer, head],

@@ -25,6 +25,7 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, check_heads
 from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
+from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
 from attnpo.rewards.reflections import count_reflections
@@ -92,12 +94,14 @@ class AttnPOTrainer(GRPOTrainer):
             raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
         assert not isinstance(self.args.heads, str)  # a file was read when the arguments were made
+        self.selection_config = self.args.selection_config()
         self.heads: list[Head] = [(int(layer), int(head)) for layer, head in self.args.heads or []]
         if self.args.attnpo and self.args.step_scores == "attention":
             check_heads(self.accelerator.unwrap_model(self.model), self.heads)
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
-        self._bytes_table = token_bytes_table(self._tokenizer) if self.args.attnpo else []
+        by_step = self.args.attnpo or self.selection_config is not None
+        self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
         if self.args.attnpo:
             warn_without_think_end(self._tokenizer, self._bytes_table)
         self._n_scored = 0
@@ -186,6 +190,9 @@ class AttnPOTrainer(GRPOTrainer):
             raise AttnPOError("an advantage is not finite; check the reward functions for NaN and infinity")
         output["advantages"] = rescaled.advantages.float()
         self._log_rescaling(rescaled, advantages, output["completion_mask"])
+        if self.selection_config is not None and self.model.training:
+            factors = self._selected(output, ids, credit.correct[local], self.selection_config)
+            output["advantages"] *= factors.to(output["advantages"])
         return output
 
     def _prepare_inputs(self, generation_batch):  # type: ignore[no-untyped-def]
@@ -294,6 +301,24 @@ class AttnPOTrainer(GRPOTrainer):
         settings = (self.args.phrases, self.args.min_step_chars, self.args.lone_trigger_chars)
         found = {row: align_steps(response, self._bytes_table, *settings) for row, response in ids.items()}
         return {row: s for row, s in found.items() if s is not None and len(s.steps) >= self.credit_config.min_steps}
+
+    def _selected(
+        self, output: dict[str, Any], ids: list[list[int]], correct: torch.Tensor, config: SelectionConfig
+    ) -> torch.Tensor:
+        """Factors (B, T) on the advantages: 0 in the steps that lose theirs, see `attnpo.method.selection`."""
+        logps, tokens = output.get("old_per_token_logps"), output["completion_mask"].bool()
+        if logps is None:  # the policy has not changed since it sampled, so TRL makes no pass for them
+            rows, mask = (torch.cat([output[f"prompt_{x}"], output[f"completion_{x}"]], 1) for x in ("ids", "mask"))
+            with torch.no_grad():
+                score, size = self._get_per_token_logps_and_entropies, self.args.per_device_train_batch_size
+                logps, _, _ = score(self.model, rows, mask, tokens.shape[1], size)
+        first = self.accelerator.process_index * len(ids)
+        draws = [random.Random(f"{self.args.seed} {self.state.global_step} {first + row}") for row in range(len(ids))]
+        factors = batch_factors(logps, ids, self._bytes_table, correct.tolist(), config, draws)
+        lost = torch.stack([((factors == 0) & tokens).sum(), tokens.sum()])
+        n_lost, n_tokens = self.accelerator.gather(lost[None]).sum(0).tolist()
+        self._log_value("selection/token_share", n_lost / max(n_tokens, 1))
+        return factors
 
     # Scores from a pass that TRL makes anyway.
 

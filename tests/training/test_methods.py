@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from trl import GRPOTrainer
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, grpo_advantages, rloo_advantages
 from attnpo.method.credit import oracle_scores
+from attnpo.method.selection import paragraph_of_token
+from attnpo.method.steps import token_bytes_table
 from attnpo.probing.labels import oracle_labels
 from attnpo.rewards import REWARDS, LengthReward, Shaped
 from attnpo.testbed import MODEL_DIR, problems
@@ -366,3 +369,47 @@ def test_rewards_of_several_functions_are_weighted_and_summed(tmp_path: Path) ->
     assert torch.allclose(seen[0]["credit"].advantages, rloo_advantages(rewards.double(), 4), atol=1e-6)
     with pytest.raises(AttnPOError, match="multi_objective_aggregation is 'normalize_then_sum'"):
         made(tmp_path, multi_objective_aggregation="normalize_then_sum")
+
+
+@pytest.mark.parametrize("attnpo", [False, True])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_least_confident_steps_lose_their_advantage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attnpo: bool, passes: int
+) -> None:
+    """Against one forward pass a response, whether TRL computes log-probabilities (two optimizer steps) or not."""
+    settings = {"length_reward": "rloo", "attnpo": attnpo, "max_completion_length": 120}
+    if passes == 2:
+        settings |= {"steps_per_generation": 2, "per_device_train_batch_size": 4, "max_steps": 2, "save_steps": 2}
+    seen = {}
+    for name, more in (("plain", {}), ("chosen", {"selection": {"share": 0.4, "separator": "\n"}})):
+        trainer = made(tmp_path / name, every_other, **settings, **more)  # which sets the seed, so both sample alike
+        seen[name] = watched(trainer)
+        monkeypatch.setattr(trainer, "compute_loss", lambda model, *_, **__: 0 * next(model.parameters()).sum())
+        trainer.train()
+    (without, *_), (found, *_) = seen["plain"], seen["chosen"]
+    assert ("old_per_token_logps" in found) == (passes == 2)
+    model, table = trainer.model.eval(), token_bytes_table(trainer.processing_class)
+    n_lost = 0
+    for row, (before, after) in enumerate(zip(without["advantages"], found["advantages"], strict=True)):
+        prompt, ids = (
+            found[f"{part}_ids"][row][found[f"{part}_mask"][row].bool()] for part in ("prompt", "completion")
+        )
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1]
+        logps = (logits / trainer.args.temperature).log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        steps = torch.tensor(paragraph_of_token(ids.tolist(), table, "\n"))
+        confidence = [logps[steps == k].mean().item() for k in range(int(steps.max()) + 1)]
+        order = sorted(range(len(confidence)), key=confidence.__getitem__, reverse=row % 2 == 1)
+        lost = order[: math.ceil(0.4 * len(order))]
+        expected = before[: len(ids)].masked_fill(torch.isin(steps, torch.tensor(lost)), 0.0)
+        assert torch.equal(after[: len(ids)], expected)
+        n_lost += int(((before != 0) & (after == 0)).sum())
+    assert n_lost > 0
+    share = [entry["selection/token_share"] for entry in trainer.state.log_history if "selection/token_share" in entry]
+    assert 0 < share[0] < 1
+
+
+def test_a_wrong_selection_is_refused_before_training(tmp_path: Path) -> None:
+    for wrong, message in (({"share": 2}, "share"), ({"shares": 0.2}, "selection has no field 'shares'")):
+        with pytest.raises(AttnPOError, match=message):
+            AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | {"selection": wrong})
