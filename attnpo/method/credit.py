@@ -10,6 +10,7 @@ response.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class CreditConfig:
 # From rewards to advantages.
 
 
+Span = tuple[int, int, float]
+"""Tokens `start:end` of a response, and a number that is added there."""
+
+
 @dataclass(frozen=True)
 class Shaped:
     """What a length reward makes of N responses; all but `rewards` may be left out."""
@@ -82,6 +87,9 @@ class Shaped:
     """(N,) bool; groups with False are dropped: no advantage, and none of their tokens is in the loss."""
     truncate_at: Tensor | None = None
     """(N,) tokens; a longer response is truncated there: it is wrong, and the rest of it is not in the loss."""
+    spans: Sequence[Sequence[Span]] | None = None
+    """Of each response the ranges of tokens that earn more or less than its reward, by how much. The advantage of a
+    token is then estimated over the group at its position, where a response that has ended still earns its reward."""
     state: dict[str, Any] | None = None
     """What the reward wants to be given the next time; None leaves its state as it is."""
 
@@ -100,6 +108,8 @@ class Credit:
     """(N,) tokens of each response that are left of it: its length unless it was truncated."""
     keep: Tensor
     """(N,) bool, False for dropped groups."""
+    offsets: list[list[Span]]
+    """What is added to the advantage of some tokens of each response, see `Shaped.spans`."""
     state: dict[str, Any] | None
     """The length reward's next state, see `Shaped.state`."""
 
@@ -128,8 +138,8 @@ def assign(
         other_rewards: (N,) that is added to `shaped.rewards`, from other reward functions.
 
     Raises:
-        AttnPOError: an unknown estimator, shapes that do not match, a correct that is not 0 or 1, or a reward that
-            is not finite.
+        AttnPOError: an unknown estimator, shapes that do not match, a correct that is not 0 or 1, a reward that is not
+            finite, or spans with the estimator `batch`, which whitens whole responses.
     """
     if estimator not in ESTIMATORS:
         raise AttnPOError(f"estimator {estimator!r} is unknown: choose one of {', '.join(ESTIMATORS)}")
@@ -147,7 +157,42 @@ def assign(
             advantages = advantages + apart * (1.0 if shaped.auxiliary_weight is None else shaped.auxiliary_weight)
     if estimator == "batch":
         advantages = batch_whitened(advantages, truncate_at * keep)
-    return Credit(advantages * keep, right, accuracy, truncate_at, keep, shaped.state)
+    offsets: list[list[Span]] = [[] for _ in lengths]
+    if shaped.spans is not None and group_size > 1:
+        if estimator == "batch":
+            raise AttnPOError("estimator 'batch' takes no rewards of single tokens: choose 'grpo' or 'rloo'")
+        offsets = _offsets(rewards, shaped.spans, keep.tolist(), group_size, estimator)
+    return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.state)
+
+
+def _offsets(
+    rewards: Tensor, spans: Sequence[Sequence[Span]], keep: Sequence[bool], group_size: int, estimator: str
+) -> list[list[Span]]:
+    """By how much the advantage at some positions differs from that of the response, for N responses."""
+    offsets: list[list[Span]] = [[] for _ in spans]
+    for first in range(0, len(spans), group_size):
+        members = range(first, first + group_size)
+        group = rewards[first : first + group_size]
+        cuts = sorted({place for member in members for start, end, _ in spans[member] for place in (start, end)})
+        if not keep[first] or not cuts:
+            continue
+        whole = ESTIMATORS[estimator](group, group_size)
+        for start, end in itertools.pairwise(cuts):
+            more = [sum(value for a, b, value in spans[member] if a <= start < b) for member in members]
+            there = ESTIMATORS[estimator](group + torch.tensor(more, dtype=torch.float64).to(group), group_size) - whole
+            for member, offset in zip(members, there.tolist(), strict=True):
+                if offset:
+                    offsets[member].append((start, end, offset))
+    return offsets
+
+
+def token_offsets(offsets: Sequence[Sequence[Span]], width: int) -> Tensor:
+    """(B, T) float64 from the ranges of B responses; T is `width`."""
+    result = torch.zeros(len(offsets), width, dtype=torch.float64)
+    for row, of_row in enumerate(offsets):
+        for start, end, offset in of_row:
+            result[row, start:end] += offset
+    return result
 
 
 # From advantages of responses to advantages of tokens.
@@ -180,8 +225,9 @@ def rescale(
     width: int,
     global_step: int,
     config: CreditConfig | None = None,
+    offsets: Tensor | None = None,
 ) -> Rescaled:
-    """Rescale advantages step by step: token t of response b gets `gamma[b, t] * A[b]`.
+    """Rescale advantages step by step: token t of response b gets `gamma[b, t] * (A[b] + offsets[b, t])`.
 
     Args:
         advantages: (B,).
@@ -190,7 +236,8 @@ def rescale(
             rows, and for `</think>`, answer and padding.
         width: T.
         global_step: the optimizer step that is prepared, the first is 1 (as in verl).
-        config: constants of the rule.
+        config: constants of the rule. The sign of A[b] alone decides between PA and NA.
+        offsets: (B, T), see `token_offsets`; None: 0.
 
     Raises:
         AttnPOError: scores or advantages that are not finite, as `step_gammas`.
@@ -217,7 +264,10 @@ def rescale(
             has_tokens,
         )
         gammas[row, : len(step_of_token)] = token_gammas(per_step, step_of_token)
-    return Rescaled(advantages.double().unsqueeze(1) * gammas, gammas, baselines)
+    of_tokens = advantages.double().unsqueeze(1)
+    if offsets is not None:
+        of_tokens = of_tokens + offsets.to(of_tokens)
+    return Rescaled(of_tokens * gammas, gammas, baselines)
 
 
 def baseline_score(group_accuracy: float, answer_tokens: int, total_tokens: int, exponent: float = 2.0) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attnpo.errors import AttnPOError, first_line
 from attnpo.rewards.arlcp import arlcp_rewards
+from attnpo.rewards.decs import decs_rewards
 from attnpo.rewards.diet import diet_rewards
 from attnpo.rewards.dler import dler_rewards
 from attnpo.rewards.dot import dot_rewards
@@ -54,6 +55,7 @@ REWARDS: dict[str, LengthReward] = {
     "overlong": LengthReward(overlong_rewards, "grpo"),
     "shorter": LengthReward(shorter_rewards, "grpo"),
     "diet": LengthReward(diet_rewards, "grpo"),
+    "decs": LengthReward(decs_rewards, "grpo"),
     "dler": LengthReward(dler_rewards, "batch"),
     "dot": LengthReward(dot_rewards, "grpo"),
 }
@@ -95,7 +97,9 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
             names = ", ".join(sorted(takes)) or "none"
             raise AttnPOError(f"reward {name!r} has no argument {key!r}; it has {names}")
     lengths = torch.arange(1, group_size + 1)
-    one_group = Context(target_length=lengths, repeats=lengths < 0, reflections=lengths)
+    one_group = Context(
+        target_length=lengths, repeats=lengths < 0, reflections=lengths, necessary=lengths[:, None].expand(-1, 4)
+    )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:
             shaped = shape_rewards(name, lengths, correct, group_size, args, one_group)

@@ -29,6 +29,8 @@ class Context:
     """(N,) bool, whether a response repeats itself (`attnpo.rewards.repetition.repeats_itself`)."""
     reflections: Tensor | None = None
     """(N,) how often a response reflects (`attnpo.rewards.reflections.count_reflections`)."""
+    necessary: Tensor | None = None
+    """(N, 4) where a response first states the gold answer (`attnpo.grading.necessary.NecessaryPrefix`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

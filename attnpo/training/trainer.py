@@ -41,19 +41,18 @@ from trl.trainer.utils import get_config_model_id, nanstd
 from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, check_heads
-from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale
+from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale, token_offsets
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import Context, context_fields, shape_rewards
-from attnpo.rewards.reflections import count_reflections
-from attnpo.rewards.repetition import repeats_itself
 from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
 from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.measured import Rollouts, measured, needs_bytes
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -101,6 +100,7 @@ class AttnPOTrainer(GRPOTrainer):
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         by_step = self.args.attnpo or self.selection_config is not None
+        by_step = by_step or needs_bytes(context_fields(self.args.length_reward))
         self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
         if self.args.attnpo:
             warn_without_think_end(self._tokenizer, self._bytes_table)
@@ -185,7 +185,8 @@ class AttnPOTrainer(GRPOTrainer):
             scored = self._scored(inputs, output, ids, credit.correct[local] & (advantages != 0))
         # Optimizer steps count from 1, as in verl.
         width, step = output["completion_ids"].shape[1], self.state.global_step + 1
-        rescaled = rescale(advantages, credit.accuracy[local], scored, width, step, self.credit_config)
+        offsets = token_offsets(credit.offsets[local], width)
+        rescaled = rescale(advantages, credit.accuracy[local], scored, width, step, self.credit_config, offsets)
         if not bool(torch.isfinite(rescaled.advantages).all()):
             raise AttnPOError("an advantage is not finite; check the reward functions for NaN and infinity")
         output["advantages"] = rescaled.advantages.float()
@@ -236,7 +237,7 @@ class AttnPOTrainer(GRPOTrainer):
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval  # type: ignore[return-value]
 
-    def _gathered(self, values: Sequence[float]) -> torch.Tensor:
+    def _gathered(self, values: Sequence[Any]) -> torch.Tensor:
         """The values of all processes, one a completion, in the order of the gathered rewards."""
         return self.accelerator.gather(torch.tensor(values, device=self.accelerator.device))
 
@@ -245,28 +246,14 @@ class AttnPOTrainer(GRPOTrainer):
     ) -> Shaped:
         """The length reward of the gathered rollouts."""
         name = self.args.length_reward
-        wanted = context_fields(name)
-        target_length = repeats = reflections = None
-        if "target_length" in wanted:
-            if any(row.get("target_length") is None for row in inputs):
-                raise AttnPOError(
-                    f"{name} needs the length told in each prompt; give the data set a column 'target_length'"
-                )
-            target_length = self._gathered([float(row["target_length"]) for row in inputs])
-        if "repeats" in wanted:
-            repeats = self._gathered([repeats_itself(response) for response in ids])
-        if "reflections" in wanted:
-            texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-            reflections = self._gathered([count_reflections(text) for text in texts])
+        of_each = measured(context_fields(name), Rollouts(name, inputs, ids, self._tokenizer, self._bytes_table))
         context = Context(
             step=self.state.global_step + 1,
             total_steps=max(self.state.max_steps, 1),
             seed=self.args.seed,
             training=self.model.training,
-            target_length=target_length,
-            repeats=repeats,
-            reflections=reflections,
             state=self.reward_state,
+            **{field: self._gathered(values) for field, values in of_each.items()},
         )
         return shape_rewards(name, lengths, correct, self._group_size(), self.args.length_reward_args or {}, context)
 

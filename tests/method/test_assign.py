@@ -7,7 +7,7 @@ import torch
 
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, centred_advantages, grpo_advantages, rloo_advantages
-from attnpo.method.credit import CreditConfig, ScoredSteps, Shaped, assign, rescale, step_gammas
+from attnpo.method.credit import CreditConfig, ScoredSteps, Shaped, assign, rescale, step_gammas, token_offsets
 from attnpo.method.steps import Step, StepKind, TokenSteps
 
 LENGTHS = torch.tensor([10, 20, 30, 40])
@@ -112,3 +112,37 @@ def test_a_step_without_tokens_is_passed_over() -> None:
         torch.tensor([1.0]), torch.tensor([1.0]), {0: ScoredSteps(steps, scores, 1)}, 4, 1, CreditConfig(schedule=False)
     )
     assert rescaled.gammas.tolist() == [[1, 0, 1, 1]]
+
+
+def test_rewards_of_single_tokens_are_compared_at_their_position() -> None:
+    """Against the advantage of each position alone, over all positions."""
+    rewards = torch.tensor([1.1, 1.1, 0.0, 1.1, 1.1, 1.1], dtype=torch.float64)
+    spans = [[(3, 7, -0.05)], [(5, 9, -0.1), (0, 2, -0.2)], [], [], [], []]
+    for estimator, estimate in (("rloo", rloo_advantages), ("grpo", grpo_advantages)):
+        credit = assign(Shaped(rewards, spans=spans), torch.full((6,), 12), torch.ones(6), 3, estimator)
+        at_tokens = credit.advantages[:, None] + token_offsets(credit.offsets, 12)
+        for place in range(12):
+            there = rewards.clone()
+            for row, of_row in enumerate(spans):
+                there[row] += sum(value for start, end, value in of_row if start <= place < end)
+            assert at_tokens[:, place].tolist() == pytest.approx(estimate(there, 3).tolist(), abs=1e-12)
+        assert credit.offsets[3:] == [[], [], []]
+    with pytest.raises(AttnPOError, match="takes no rewards of single tokens"):
+        assign(Shaped(rewards, spans=spans), torch.full((6,), 12), torch.ones(6), 3, "batch")
+
+
+def test_dropped_groups_have_no_offsets() -> None:
+    rewards, keep = torch.ones(4, dtype=torch.float64), torch.tensor([False, False, True, True])
+    spans = [[(0, 2, -0.5)], [], [(0, 2, -0.5)], []]
+    credit = assign(Shaped(rewards, spans=spans, keep=keep), LENGTHS, torch.ones(4), 2)
+    assert credit.offsets == [[], [], [(0, 2, -0.5)], [(0, 2, 0.5)]]
+
+
+def test_offsets_are_rescaled_with_the_advantage() -> None:
+    steps = steps_of([0, 0, 1, -1, -1, -1], (4, 6))
+    scored = {0: ScoredSteps(steps, torch.tensor([0.0, 1.0]), 4)}
+    offsets = token_offsets([[(1, 5, -0.25)]], 6)
+    config = CreditConfig(schedule=False)
+    found = rescale(torch.tensor([1.0]), torch.tensor([1.0]), scored, 6, 1, config, offsets)
+    assert found.gammas[0].tolist() == [0, 0, 1, 1, 1, 1]
+    assert found.advantages[0].tolist() == [0, 0, 0.75, 0.75, 0.75, 1]

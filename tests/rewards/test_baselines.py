@@ -161,6 +161,41 @@ def test_reflections_are_whole_words_in_any_case() -> None:
     assert count_reflections("") == 0
 
 
+def test_decs_takes_from_what_stands_behind_the_first_answer() -> None:
+    # max_length 200: 1 + .1 * (1 - 100 / 200) is 1.05, .05 below 1.1, for tokens 30 to 69; no redundant thinking in the
+    # second, no answer in the thinking of the third, the fourth is wrong.
+    prefixes = torch.tensor([[30, 70, 1, 4], [50, 50, 3, 3], [0, 40, 0, 2], [10, 40, 1, 5]])
+    found = shaped("decs", [100, 80, 60, 300], [1, 1, 1, 0], necessary=prefixes, max_length=200)
+    assert found.rewards.tolist() == pytest.approx([1.1, 1.1, 1.1, 0])
+    assert found.spans == [[(30, 70, pytest.approx(-0.05))], [], [], []]
+    # Longer than max_length counts as max_length: 1, .1 below.
+    (span,), _ = shaped("decs", [999, 1], [1, 1], necessary=prefixes[:2], max_length=200).spans or []
+    assert span == (30, 70, pytest.approx(-0.1))
+
+
+def test_decs_drops_groups_by_its_curriculum() -> None:
+    prefixes = torch.tensor([[1, 2, 1, 2]] * 12)
+    correct = [1, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1]  # groups of two: mixed, wrong, solved, mixed, solved, solved
+    first = shaped("decs", [10] * 12, correct, 2, necessary=prefixes)
+    assert first.keep is not None and first.keep.tolist() == [c in (0, 3) for c in range(6) for _ in range(2)]
+    assert first.state == {"share": 0.0, "ratio": 0.5}
+    # Two mixed groups and a share of .5 let int(.5 * 2 / .5) = 2 solved ones in, the first two of three.
+    later = shaped("decs", [10] * 12, correct, 2, necessary=prefixes, state={"share": 0.5, "ratio": 0.25})
+    assert later.keep is not None and later.keep.tolist() == [c in (0, 2, 3, 4) for c in range(6) for _ in range(2)]
+    assert later.state == {"share": pytest.approx(0.5 + 0.2 * (0.5 - 0.25)), "ratio": 0.5}
+    back = shaped("decs", [10] * 12, correct, 2, necessary=prefixes, state={"share": 0.01, "ratio": 0.9})
+    assert back.state == {"share": 0.0, "ratio": 0.5}
+    none = shaped("decs", [10] * 2, [0, 0], 2, necessary=prefixes[:2], state={"share": 0.3, "ratio": 0.9})
+    assert none.state == {"share": 0.3, "ratio": 0.9}
+    still = shaped("decs", [10] * 12, correct, 2, necessary=prefixes, training=False)
+    assert still.keep is None and still.state is None
+    with pytest.raises(AttnPOError, match="needs `necessary`"):
+        shaped("decs", [1], [1])
+    for wrong in ({"high": 1.05}, {"low": -1}, {"slope": -0.1}, {"pace": -1}, {"max_length": 0}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("decs", [1], [1], necessary=prefixes[:1], **wrong)
+
+
 def test_repetition() -> None:
     filler = list(range(100, 130))
     assert repeats_itself([1, 2, 3, 4] * 3 + filler)
@@ -320,6 +355,7 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     repeats = torch.tensor([n % 3 == 0 for n in lengths])[order]
     picked = [lengths[i] for i in order], [correct[i] for i in order]
     context = {"target_length": asked, "repeats": repeats, "reflections": torch.tensor([n % 7 for n in lengths])[order]}
+    context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
@@ -380,6 +416,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     lengths, correct = [90, 130, 60, 100, 20, 180, 80, 70], [1, 1, 0, 1, 1, 1, 1, 1]
     context = {"target_length": torch.full((8,), 90), "repeats": torch.tensor([False] * 8)}
     context["reflections"] = torch.arange(8)
+    context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -391,7 +428,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", REWARDS)
 def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
-    context["reflections"] = torch.ones(4)
+    context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

@@ -24,6 +24,7 @@ from attnpo.method.steps import token_bytes_table
 from attnpo.probing.labels import oracle_labels
 from attnpo.rewards import REWARDS, LengthReward, Shaped
 from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.measured import Rollouts, measured
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 ITEMS = {p.id: p for p in problems.load("train") if p.chain <= 2}
@@ -407,6 +408,28 @@ def test_the_least_confident_steps_lose_their_advantage(
     assert n_lost > 0
     share = [entry["selection/token_share"] for entry in trainer.state.log_history if "selection/token_share" in entry]
     assert 0 < share[0] < 1
+
+
+def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path: Path) -> None:
+    settings = {"max_completion_length": 160, "per_device_train_batch_size": 16, "temperature": 0.7}
+    trainer = made(tmp_path, length_reward="decs", length_reward_args={"max_length": 160}, **settings)
+    seen = watched(trainer)
+    trainer.train()
+    n_other = 0
+    for output in seen:
+        credit, shaped, size = output["credit"], output["shaped"], trainer.num_generations
+        for first in range(0, len(shaped.rewards), size):
+            rows = range(first, first + size)
+            for place in range(output["advantages"].shape[1]):
+                there = shaped.rewards[first : first + size].clone()
+                for i, row in enumerate(rows):
+                    there[i] += sum(value for start, end, value in shaped.spans[row] if start <= place < end)
+                expected = grpo_advantages(there, size) * credit.keep[first : first + size]
+                assert output["advantages"][first : first + size, place] == pytest.approx(expected.float(), abs=1e-5)
+            n_other += sum(len(shaped.spans[row]) for row in rows)
+    assert n_other > 0
+    with pytest.raises(AttnPOError, match="decs needs the gold answer of each problem; give the data set a column"):
+        measured({"necessary"}, Rollouts("decs", [{}], [[1]], trainer.processing_class, []))
 
 
 def test_a_wrong_selection_is_refused_before_training(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""The necessary prefix: chunks as DECS cuts them, and the first that states the gold answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from attnpo.grading.necessary import NecessaryPrefix, necessary_prefix
+
+TABLE = [bytes([i]) for i in range(256)]
+"""A token a byte."""
+
+
+def found(text: str, gold: str = "12") -> NecessaryPrefix:
+    return necessary_prefix(list(text.encode()), TABLE, gold)
+
+
+def test_the_prefix_ends_with_the_chunk_that_states_the_answer() -> None:
+    first, second = "Three and four\nare 7.\n", "Wait, then\n7 + 5 = 12.\n"
+    third = "But 5 + 7\n= 12 too.\n"
+    text = f"{first}{second}{third}</think>\\boxed{{12}}"
+    thinking = len(first + second + third)
+    assert found(text) == NecessaryPrefix(len(first + second), thinking, 2, 3)
+    assert found(text, "7") == NecessaryPrefix(len(first), thinking, 1, 3)
+    assert found(text, "99") == NecessaryPrefix(0, thinking, 0, 3)
+
+
+def test_a_chunk_of_one_line_merges_into_the_next() -> None:
+    one, two = "So it is 12. ", "Wait, is it?\nYes.\n"
+    assert found(f"{one}{two}</think>x") == NecessaryPrefix(len(one + two), len(one + two), 1, 1)
+    # and the last one stands alone, as there is no next
+    last = "Hmm, fine."
+    text = f"Nothing\nyet.\n{last}"
+    assert found(f"{text} = 12</think>x") == NecessaryPrefix(len(text) + 5, len(text) + 5, 2, 2)
+
+
+@pytest.mark.parametrize("text", ["no end = 12", "a</think>b</think>", "</think>12", "= 12</think>", ""])
+def test_a_response_that_cannot_be_cut_has_no_chunks(text: str) -> None:
+    assert found(text) == NecessaryPrefix(0, 0, 0, 0)
