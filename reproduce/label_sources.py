@@ -3,7 +3,8 @@
     .venv/bin/python reproduce/label_sources.py tiny
 
 Labels the steps of the correct responses of the profile's probe by each source that needs no other model, and writes
-`labels.md` into its results folder. The probe's responses are sampled again where they are not there.
+`labels.md` and `figures/label_sources` into its results folder. The probe's responses are sampled again where they are
+not there.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from attnpo.probing.answers import answer_labels
 from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
 from attnpo.probing.probe import aligned, counted_steps, has_both, sample_responses, score_all
 from attnpo.probing.quality import label_quality
+from attnpo.report.figures import Bar, label_sources
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
+from attnpo.runs.settings import BASE
 from attnpo.runs.store import Run
 from attnpo.sampling.models import load_model
 from attnpo.testbed import load_problems
@@ -98,17 +101,21 @@ def main(name: str) -> None:
     heads, by_oracle = all_heads(model), _ranking(scores, exact)
     assert by_oracle is not None
 
-    def chosen_by(values: Tensor) -> dict[str, object]:
+    points: list[Bar] = []
+
+    def chosen_by(values: Tensor, title: str) -> dict[str, object]:
         """What three heads these values choose, (H,), and how good they are by the oracle."""
         chosen = values.argsort(descending=True)[:3].tolist()
         best = by_oracle.sra.argsort(descending=True)[:3].tolist()
         ranks = [pd.Series(of_heads.numpy()) for of_heads in (values, by_oracle.sra)]
         three = ensemble_ranking_accuracy(*_counted(scores, exact), chosen, n_resamples=profile.probed().bootstrap)
+        sra, low, high = three.sra.item(), three.low.item(), three.high.item()
+        points.append(Bar(title, sra, low, high, BASE if title == "oracle" else "attnpo"))
         return {
             "best three heads": " ".join(str(heads[row]) for row in chosen),
             "of the oracle's three": len(set(chosen) & set(best)),
             "rank correlation of heads": ranks[0].corr(ranks[1], method="spearman"),
-            "SRA of their mean": f"{three.sra.item():.3f} [{three.low.item():.3f}, {three.high.item():.3f}]",
+            "SRA of their mean": f"{sra:.3f} [{low:.3f}, {high:.3f}]",
         }
 
     lines: list[dict[str, object]] = []
@@ -119,11 +126,14 @@ def main(name: str) -> None:
         line |= {"forward passes": passes / len(rows), "sampled tokens": tokens / len(rows)}
         line["seconds"] = spent / len(rows)
         ranking = _ranking(scores, labels)
-        lines.append(line if ranking is None else line | chosen_by(ranking.sra))
+        lines.append(line if ranking is None else line | chosen_by(ranking.sra, title))
     start = time.perf_counter()
     kurtosis = receiver_kurtosis(model, heads, [response for _, response in rows], APART)
     cost = {"forward passes": steps / len(rows), "seconds": (time.perf_counter() - start) / len(rows)}
-    lines.append({"labels": f"none: receiver heads, {APART} or more steps apart"} | cost | chosen_by(kurtosis))
+    title = f"none: receiver heads, {APART} or more steps apart"
+    lines.append({"labels": title} | cost | chosen_by(kurtosis, title))
+    (results / "figures").mkdir(exist_ok=True)
+    label_sources(points, results / "figures" / "label_sources")
     about = (
         f"{len(rows):,} correct responses to {len(problems)} problems, {sum(map(len, exact)):,} steps, profile "
         f"`{profile.name}`. Made by `reproduce/label_sources.py`. Recall counts steps without a label as missed; kappa "

@@ -184,6 +184,43 @@ def intervention(bars: Sequence[Bar], path: Path, title: str = "") -> list[Path]
     return save(figure, path)
 
 
+def label_sources(points: Sequence[Bar], path: Path, title: str = "") -> list[Path]:
+    """How good the heads are that each source of labels chooses: a point each, with its interval.
+
+    Args:
+        points: value, low, high: Step Ranking Accuracy by exact labels, of the mean of the chosen heads; a line marks
+            that of method `base`, which is chosen by these labels themselves, and another one chance.
+        path, title: as in `pass_at_k`.
+    """
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(points)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+        for place, point in enumerate(points):
+            color = GREY if point.method == BASE else HUES["attnpo"]
+            axes.plot([point.low, point.high], [place, place], color=color, solid_capstyle="butt")
+            axes.plot(point.value, place, marker="o", color=color)
+            axes.annotate(
+                f"{point.value:.3f}".removeprefix("0"),
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=LABEL_SIZE,
+            )
+            if point.method == BASE:
+                axes.axvline(point.value, color=color, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
+        axes.set_yticks(range(len(points)), [textwrap.fill(point.label, 26) for point in points])
+        axes.invert_yaxis()
+        axes.set_xlim(min(0.45, *(point.low for point in points)), 1)
+        axes.set_xlabel("Step Ranking Accuracy of the heads chosen\n(dotted: chance)")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.25, linewidth=0.5)
+        axes.set_title(textwrap.fill(title, 34), fontsize=8, loc="left")  # the labels leave little width
+    return save(figure, path)
+
+
 def pareto(block: Block, path: Path, line: Line | None = None) -> list[Path]:
     """Accuracy (percent) against tokens a response, with both intervals; readable at half a column.
 

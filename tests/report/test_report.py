@@ -566,6 +566,9 @@ DRAWN: dict[str, Any] = {
     "intervention": lambda path: figures.intervention(
         [figures.Bar("all steps", 0.28, 0.25, 0.31), figures.Bar("best removed", 0.24, 0.2, 0.27, "attnpo")], path
     ),
+    "label_sources": lambda path: figures.label_sources(
+        [figures.Bar("oracle", 0.93, 0.92, 0.94), figures.Bar("first answer", 0.875, 0.86, 0.89, "attnpo")], path
+    ),
 }
 
 
@@ -577,12 +580,14 @@ def test_a_figure_is_deterministic_labelled_and_of_half_a_column(tmp_path: Path,
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
     text = svg.read_text()
     labels = {"stability": ["1.3", "other heads"], "ensemble": ["attnpo"], "intervention": ["all steps", "28.0"]}
+    labels["label_sources"] = ["oracle", "first answer", ".875"]
     for label in labels.get(name, FOUR):
         assert f">{label}</text>" in text
     axes = {
         "pass_at_k": "pass@k (%)",
         "budget": "correct within budget (%)",
         "intervention": "accuracy (%)",
+        "label_sources": "Step Ranking Accuracy of the heads chosen",
         "ensemble": "Step Ranking Accuracy",
         "curves": "training step (band: range of the seeds)",
     }
