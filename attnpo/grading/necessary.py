@@ -1,16 +1,18 @@
-"""The necessary prefix of a thinking (DECS, arXiv 2509.25827): all up to the first chunk that states the gold answer.
+"""Where a thinking first states the gold answer: by chunks (DECS, 2509.25827) and by sentences (LC-R1, 2506.14755).
 
-DECS asks a trained 1.5B model which chunk that is; ours asks `attnpo.grading.stated`. Source of the chunks:
-pixas/DECS `src_valid/reward_manager.py`, commit 0d12e53 [C].
+Both ask trained models; ours asks `attnpo.grading.stated`. Source of the chunks: pixas/DECS
+`src_valid/reward_manager.py`, commit 0d12e53 [C].
 """
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from attnpo.grading.stated import states_answer
-from attnpo.method.steps import PhraseSet, align_steps
+from attnpo.method.steps import PhraseSet, align_steps, split_at_think_end
 
 CHUNK_WORDS = PhraseSet(doubt=("Wait", "But", "Alternatively", "Hmm", "Let", "Therefore"))
 """Each opens a chunk, wherever it stands."""
@@ -57,3 +59,35 @@ def necessary_prefix(ids: Sequence[int], table: Sequence[bytes], gold: str) -> N
             return NecessaryPrefix(tokens, steps.thinking[1], chunk, len(ends))
         first = end + 1
     return NecessaryPrefix(0, steps.thinking[1], 0, len(ends))
+
+
+_SENTENCE = re.compile(r"[^\n]*?(?:[.!?](?=\s|$)|\n|$)[\n]*")
+
+
+class FirstSentence(NamedTuple):
+    """The first sentence that states the gold answer."""
+
+    tokens: int
+    """Of the response, from its first to the one with the sentence's last byte; 0 if there is no such sentence."""
+    thinking: int
+    """Tokens of the thinking; without `</think>` all of the response."""
+    tags: int
+    """How many `</think>` the response has."""
+
+
+def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> FirstSentence:
+    """Find the first sentence of the thinking that states the gold answer.
+
+    Args:
+        ids: of a response, without padding.
+        table: `attnpo.method.steps.token_bytes_table` of its tokenizer.
+        gold: the answer as it would stand in a box.
+    """
+    parts = split_at_think_end(ids, table)
+    text, end = parts.raw[: parts.tag_start].decode("utf-8", "surrogateescape"), 0
+    for match in _SENTENCE.finditer(text):
+        end += len(match.group().encode("utf-8", "surrogateescape"))
+        if match.group() and states_answer(match.group(), gold):
+            tokens = min(bisect_left(parts.ends, end) + 1, parts.thinking)
+            return FirstSentence(tokens, parts.thinking, parts.tags)
+    return FirstSentence(0, parts.thinking, parts.tags)

@@ -92,5 +92,10 @@ def _finite_groups(rewards: Tensor, group_size: int) -> Tensor:
     return as_groups(rewards, group_size, "rewards")
 
 
-ESTIMATORS = {"rloo": rloo_advantages, "grpo": grpo_advantages, "batch": centred_advantages}
+ESTIMATORS = {
+    "rloo": rloo_advantages,
+    "centred": centred_advantages,
+    "grpo": grpo_advantages,
+    "batch": centred_advantages,
+}
 """Estimators by name. `batch` is whitened over the batch (`batch_whitened`) once all parts of it are added."""

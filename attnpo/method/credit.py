@@ -90,6 +90,10 @@ class Shaped:
     spans: Sequence[Sequence[Span]] | None = None
     """Of each response the ranges of tokens that earn more or less than its reward, by how much. The advantage of a
     token is then estimated over the group at its position, where a response that has ended still earns its reward."""
+    bonus: Sequence[Sequence[Span]] | None = None
+    """Of each response the ranges of tokens to whose advantage something is added."""
+    crops: Tensor | None = None
+    """(N, 2); tokens `start:end` are taken out of a response before the loss, none where both are alike."""
     state: dict[str, Any] | None = None
     """What the reward wants to be given the next time; None leaves its state as it is."""
 
@@ -109,7 +113,9 @@ class Credit:
     keep: Tensor
     """(N,) bool, False for dropped groups."""
     offsets: list[list[Span]]
-    """What is added to the advantage of some tokens of each response, see `Shaped.spans`."""
+    """What is added to the advantage of some tokens of each response, see `Shaped.spans` and `Shaped.bonus`."""
+    crops: Tensor | None
+    """(N, 2), see `Shaped.crops`."""
     state: dict[str, Any] | None
     """The length reward's next state, see `Shaped.state`."""
 
@@ -162,7 +168,10 @@ def assign(
         if estimator == "batch":
             raise AttnPOError("estimator 'batch' takes no rewards of single tokens: choose 'grpo' or 'rloo'")
         offsets = _offsets(rewards, shaped.spans, keep.tolist(), group_size, estimator)
-    return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.state)
+    if shaped.bonus is not None and group_size > 1:
+        for of_row, more, kept in zip(offsets, shaped.bonus, keep.tolist(), strict=True):
+            of_row += more if kept else []
+    return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.crops, shaped.state)
 
 
 def _offsets(

@@ -26,6 +26,7 @@ from attnpo.rewards.l1_max import l1_max_rewards
 from attnpo.rewards.laser import laser_rewards
 from attnpo.rewards.laser_d import laser_d_rewards
 from attnpo.rewards.laser_de import laser_de_rewards
+from attnpo.rewards.lc_r1 import lc_r1_rewards
 from attnpo.rewards.overlong import overlong_rewards
 from attnpo.rewards.rloo import rloo_rewards
 from attnpo.rewards.shorter import shorter_rewards
@@ -52,6 +53,7 @@ REWARDS: dict[str, LengthReward] = {
     "laser": LengthReward(laser_rewards, "grpo"),
     "laser_d": LengthReward(laser_d_rewards, "grpo"),
     "laser_de": LengthReward(laser_de_rewards, "grpo"),
+    "lc_r1": LengthReward(lc_r1_rewards, "centred"),
     "overlong": LengthReward(overlong_rewards, "grpo"),
     "shorter": LengthReward(shorter_rewards, "grpo"),
     "diet": LengthReward(diet_rewards, "grpo"),
@@ -59,6 +61,10 @@ REWARDS: dict[str, LengthReward] = {
     "dler": LengthReward(dler_rewards, "batch"),
     "dot": LengthReward(dot_rewards, "grpo"),
 }
+
+
+CROPPING = ("lc_r1",)
+"""Rewards that take tokens out of responses before the loss."""
 
 
 def context_fields(name: str) -> set[str]:
@@ -98,7 +104,11 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
             raise AttnPOError(f"reward {name!r} has no argument {key!r}; it has {names}")
     lengths = torch.arange(1, group_size + 1)
     one_group = Context(
-        target_length=lengths, repeats=lengths < 0, reflections=lengths, necessary=lengths[:, None].expand(-1, 4)
+        target_length=lengths,
+        repeats=lengths < 0,
+        reflections=lengths,
+        necessary=lengths[:, None].expand(-1, 4),
+        sentence=lengths[:, None].expand(-1, 3),
     )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:
@@ -112,6 +122,7 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
 
 
 __all__ = [
+    "CROPPING",
     "REWARDS",
     "Context",
     "LengthReward",

@@ -31,6 +31,8 @@ class Context:
     """(N,) how often a response reflects (`attnpo.rewards.reflections.count_reflections`)."""
     necessary: Tensor | None = None
     """(N, 4) where a response first states the gold answer (`attnpo.grading.necessary.NecessaryPrefix`)."""
+    sentence: Tensor | None = None
+    """(N, 3) the first sentence with the gold answer (`attnpo.grading.necessary.FirstSentence`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.grading.necessary import necessary_prefix
+from attnpo.grading.necessary import first_sentence, necessary_prefix
 from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
 
@@ -48,17 +48,23 @@ def _necessary(of: Rollouts) -> list[list[int]]:
     return [list(necessary_prefix(ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
 
 
+def _sentence(of: Rollouts) -> list[list[int]]:
+    golds = of.column("answer", "the gold answer of each problem")
+    return [list(first_sentence(ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
+
+
 _MEASURES: dict[str, Callable[[Rollouts], list[Any]]] = {
     "target_length": _target_length,
     "repeats": _repeats,
     "reflections": _reflections,
     "necessary": _necessary,
+    "sentence": _sentence,
 }
 
 
 def needs_bytes(wanted: Collection[str]) -> bool:
     """Whether one of the `wanted` fields is measured on the bytes of tokens."""
-    return "necessary" in wanted
+    return not {"necessary", "sentence"}.isdisjoint(wanted)
 
 
 def measured(wanted: Collection[str], rollouts: Rollouts) -> dict[str, list[Any]]:

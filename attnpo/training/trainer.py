@@ -52,6 +52,7 @@ from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
 from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.cropping import cropped
 from attnpo.training.measured import Rollouts, measured, needs_bytes
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
@@ -194,6 +195,8 @@ class AttnPOTrainer(GRPOTrainer):
         if self.selection_config is not None and self.model.training:
             factors = self._selected(output, ids, credit.correct[local], self.selection_config)
             output["advantages"] *= factors.to(output["advantages"])
+        if credit.crops is not None and self.model.training:
+            output = self._cropped(output, credit.crops[local])
         return output
 
     def _prepare_inputs(self, generation_batch):  # type: ignore[no-untyped-def]
@@ -262,6 +265,10 @@ class AttnPOTrainer(GRPOTrainer):
         mask = output["completion_mask"]
         places = torch.arange(mask.shape[1], device=mask.device)
         output["completion_mask"] = mask = mask * (places < loss_tokens[:, None]).to(mask)
+        self._count_tokens(output)
+
+    def _count_tokens(self, output: dict[str, Any]) -> None:
+        mask = output["completion_mask"]
         in_loss = mask * output["tool_mask"] if "tool_mask" in output else mask
         output["num_items_in_batch"] = self.accelerator.gather(in_loss.sum()).sum()
 
@@ -295,10 +302,7 @@ class AttnPOTrainer(GRPOTrainer):
         """Factors (B, T) on the advantages: 0 in the steps that lose theirs, see `attnpo.method.selection`."""
         logps, tokens = output.get("old_per_token_logps"), output["completion_mask"].bool()
         if logps is None:  # the policy has not changed since it sampled, so TRL makes no pass for them
-            rows, mask = (torch.cat([output[f"prompt_{x}"], output[f"completion_{x}"]], 1) for x in ("ids", "mask"))
-            with torch.no_grad():
-                score, size = self._get_per_token_logps_and_entropies, self.args.per_device_train_batch_size
-                logps, _, _ = score(self.model, rows, mask, tokens.shape[1], size)
+            logps = self._logps(output)
         first = self.accelerator.process_index * len(ids)
         draws = [random.Random(f"{self.args.seed} {self.state.global_step} {first + row}") for row in range(len(ids))]
         factors = batch_factors(logps, ids, self._bytes_table, correct.tolist(), config, draws)
@@ -306,6 +310,23 @@ class AttnPOTrainer(GRPOTrainer):
         n_lost, n_tokens = self.accelerator.gather(lost[None]).sum(0).tolist()
         self._log_value("selection/token_share", n_lost / max(n_tokens, 1))
         return factors
+
+    def _logps(self, output: dict[str, Any]) -> torch.Tensor:
+        """Log-probabilities (B, T) of the responses under the policy as it is now, from a pass of their own."""
+        rows, mask = (torch.cat([output[f"prompt_{x}"], output[f"completion_{x}"]], 1) for x in ("ids", "mask"))
+        with torch.no_grad():
+            score, size = self._get_per_token_logps_and_entropies, self.args.per_device_train_batch_size
+            logps, _, _ = score(self.model, rows, mask, output["completion_ids"].shape[1], size)
+        return logps
+
+    def _cropped(self, output: dict[str, Any], crops: torch.Tensor) -> dict[str, Any]:
+        """The rollouts without the tokens that are cropped; the policy's ratio to itself begins at 1."""
+        shorter, lost = cropped(output, crops)
+        self._count_tokens(shorter)
+        if "old_per_token_logps" in shorter:
+            shorter["old_per_token_logps"] = self._logps(shorter)
+        self._log_value("rollouts/cropped_share", self.accelerator.gather(lost).double().mean())
+        return shorter
 
     # Scores from a pass that TRL makes anyway.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.grading.necessary import NecessaryPrefix, necessary_prefix
+from attnpo.grading.necessary import FirstSentence, NecessaryPrefix, first_sentence, necessary_prefix
 
 TABLE = [bytes([i]) for i in range(256)]
 """A token a byte."""
@@ -36,3 +36,26 @@ def test_a_chunk_of_one_line_merges_into_the_next() -> None:
 @pytest.mark.parametrize("text", ["no end = 12", "a</think>b</think>", "</think>12", "= 12</think>", ""])
 def test_a_response_that_cannot_be_cut_has_no_chunks(text: str) -> None:
     assert found(text) == NecessaryPrefix(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "tokens"),
+    [
+        ("Three. It is 12. Wait, 12? Yes.\n", len("Three. It is 12.")),
+        ("a = 1.5 and b\n= 12\nthen\n", len("a = 1.5 and b\n= 12\n")),
+        ("é = 12!\n\nmore\n", len("é = 12!\n\n".encode())),
+        ("it goes on and is 12", len("it goes on and is 12")),
+        ("12 is not 13.\n", 0),
+        ("", 0),
+    ],
+)
+def test_the_first_sentence_with_the_answer(thinking: str, tokens: int) -> None:
+    size = len(thinking.encode())
+    for end, tags in (("</think>\\boxed{12}", 1), ("</think></think>", 2), ("", 0)):
+        found = first_sentence(list((thinking + end).encode()), TABLE, "12")
+        assert found == FirstSentence(tokens, size, tags)
+
+
+def test_a_token_that_holds_the_end_of_a_sentence_belongs_to_it() -> None:
+    table = [b"is 1", b"2. So", b" what", b"</think>", b"x"]
+    assert first_sentence([0, 1, 2, 3, 4], table, "12") == FirstSentence(2, 3, 1)

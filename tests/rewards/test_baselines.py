@@ -196,6 +196,32 @@ def test_decs_drops_groups_by_its_curriculum() -> None:
             shaped("decs", [1], [1], necessary=prefixes[:1], **wrong)
 
 
+def test_lc_r1_crops_and_rewards_ending_in_time() -> None:
+    # L' of the first is 100 - (70 - 30) = 60; of the second 80; the third never states the answer: 50; longest 80.
+    sentences = torch.tensor([[30, 70, 1], [60, 60, 1], [0, 40, 1], [10, 40, 1], [0, 90, 0]])
+    lengths, correct = [100, 80, 50, 40, 90], [1, 1, 1, 0, 0]
+    found = shaped("lc_r1", lengths, correct, sentence=sentences)
+    share = 80 + 1e-4
+    expected = [3 - 60 / share, 3 - 80 / share, 3 - 50 / share, 1, 0]
+    assert found.rewards.tolist() == pytest.approx(expected, abs=1e-9)
+    assert found.crops is not None
+    assert found.crops.tolist() == [[30, 70], [0, 0], [0, 0], [0, 0], [0, 0]]
+    assert found.bonus == [[(70, 71, pytest.approx(1 - 30 / 70))], [], [(40, 41, -1)], [], []]
+    group = shaped("lc_r1", lengths, correct, sentence=sentences, who="group", alpha=0.5, gamma=2.0)
+    expected = [2 + 0.5 * (1 - 60 / share), 2.5 - 40 / share, 2.5 - 25 / share, 1.5 - 20 / share, 0.5 - 45 / share]
+    assert group.rewards.tolist() == pytest.approx(expected, abs=1e-9)
+    assert group.bonus is not None and group.bonus[2] == [(40, 41, -2)]
+    nobody = shaped("lc_r1", [9, 9], [0, 0], sentence=sentences[:2], who="group")
+    assert nobody.rewards.tolist() == [1, 1]
+    still = shaped("lc_r1", lengths, correct, sentence=sentences, training=False)
+    assert still.crops is None and still.bonus is None and still.rewards.tolist() == found.rewards.tolist()
+    with pytest.raises(AttnPOError, match="needs `sentence`"):
+        shaped("lc_r1", [1], [1])
+    for wrong in ({"alpha": -1}, {"gamma": -1}, {"who": "all"}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("lc_r1", [1], [1], sentence=sentences[:1], **wrong)
+
+
 def test_repetition() -> None:
     filler = list(range(100, 130))
     assert repeats_itself([1, 2, 3, 4] * 3 + filler)
@@ -335,6 +361,8 @@ CORRECT_NEVER_LESS = {
     "laser_de",
     "dler",
     "arlcp",
+    "decs",
+    "lc_r1",
 }
 """Rewards where within a group no wrong response earns more than a correct one, by their formula."""
 
@@ -356,6 +384,7 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     picked = [lengths[i] for i in order], [correct[i] for i in order]
     context = {"target_length": asked, "repeats": repeats, "reflections": torch.tensor([n % 7 for n in lengths])[order]}
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])[order]
+    context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
@@ -417,6 +446,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     context = {"target_length": torch.full((8,), 90), "repeats": torch.tensor([False] * 8)}
     context["reflections"] = torch.arange(8)
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])
+    context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -428,7 +458,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", REWARDS)
 def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
-    context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
+    context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4), "sentence": torch.ones(4, 3)}
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

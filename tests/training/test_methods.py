@@ -432,6 +432,42 @@ def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path:
         measured({"necessary"}, Rollouts("decs", [{}], [[1]], trainer.processing_class, []))
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_cropped_responses_reach_the_loss_as_if_they_had_been_written_so(tmp_path: Path, passes: int) -> None:
+    settings = {"length_reward": "lc_r1", "max_completion_length": 160, "temperature": 0.7}
+    if passes == 2:
+        settings |= {"steps_per_generation": 2, "per_device_train_batch_size": 4, "max_steps": 2, "save_steps": 2}
+    trainer = made(tmp_path, every_other, **settings)
+    seen = watched(trainer)
+    trainer.train()
+    output, crops = seen[0], seen[0]["credit"].crops
+    assert ("old_per_token_logps" in output) == (passes == 2)
+    lost = 0
+    for row, (ids, (start, end)) in enumerate(zip(output["ids"], crops.tolist(), strict=True)):
+        left = [*ids[:start], *ids[end:]]
+        assert output["completion_ids"][row][output["completion_mask"][row].bool()].tolist() == left
+        lost += end - start
+        bonus = torch.zeros(len(ids), dtype=torch.float64)
+        for first, last, value in output["shaped"].bonus[row]:
+            bonus[first:last] += value
+        expected = torch.cat([bonus[:start], bonus[end:]]) + output["credit"].advantages[row]
+        assert output["advantages"][row, : len(left)].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert lost > 0
+    assert output["num_items_in_batch"] == sum(map(len, output["ids"])) - lost
+    if passes == 2:  # of the cropped text, under the policy that sampled
+        row = int((crops[:, 1] - crops[:, 0]).argmax())
+        prompt, ids = (
+            output[f"{part}_ids"][row][output[f"{part}_mask"][row].bool()] for part in ("prompt", "completion")
+        )
+        model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1] / 0.7
+        logps = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        torch.testing.assert_close(output["old_per_token_logps"][row, : len(ids)], logps, atol=1e-4, rtol=0)
+    with pytest.raises(AttnPOError, match="lc_r1 crops responses, but beta is 0.1"):
+        AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | {"length_reward": "lc_r1", "beta": 0.1})
+
+
 def test_a_wrong_selection_is_refused_before_training(tmp_path: Path) -> None:
     for wrong, message in (({"share": 2}, "share"), ({"shares": 0.2}, "selection has no field 'shares'")):
         with pytest.raises(AttnPOError, match=message):
