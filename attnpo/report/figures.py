@@ -214,7 +214,7 @@ def label_sources(points: Sequence[Bar], path: Path, title: str = "") -> list[Pa
         axes.set_yticks(range(len(points)), [textwrap.fill(point.label, 26) for point in points])
         axes.invert_yaxis()
         axes.set_xlim(min(0.45, *(point.low for point in points)), 1)
-        axes.set_xlabel("Step Ranking Accuracy of the heads chosen\n(dotted: chance)")
+        axes.set_xlabel("Step Ranking Accuracy (dotted: chance)")
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", alpha=0.25, linewidth=0.5)
         axes.set_title(textwrap.fill(title, 34), fontsize=8, loc="left")  # the labels leave little width

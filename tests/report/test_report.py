@@ -587,7 +587,7 @@ def test_a_figure_is_deterministic_labelled_and_of_half_a_column(tmp_path: Path,
         "pass_at_k": "pass@k (%)",
         "budget": "correct within budget (%)",
         "intervention": "accuracy (%)",
-        "label_sources": "Step Ranking Accuracy of the heads chosen",
+        "label_sources": "Step Ranking Accuracy (dotted: chance)",
         "ensemble": "Step Ranking Accuracy",
         "curves": "training step (band: range of the seeds)",
     }
