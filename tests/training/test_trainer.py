@@ -32,7 +32,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
     [
         ({"heads": None}, "heads is empty; find heads with `attnpo probe`"),
         ({"length_reward": "tlmr"}, "length_reward is 'tlmr'; choose one of .*tlmre"),
-        ({"advantage_estimator": "gae"}, "choose one of rloo, grpo, batch"),
+        ({"advantage_estimator": "gae"}, "choose one of rloo, centred, grpo, batch"),
         ({"scale_rewards": "group"}, "the estimator 'rloo' does not divide"),
     ],
 )
