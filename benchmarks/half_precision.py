@@ -2,8 +2,9 @@
 
     python benchmarks/half_precision.py MODEL_FOLDER...
 
-For each model, attention implementation and dtype: the relative L2 distance of the output of each layer, at its largest
-and in the median, the largest logit, and what `attnpo.method.attention` allows. The text is this repository's README.
+For each model, attention implementation and dtype: the relative L2 distance of the output of each layer, at its
+largest and in the median, the largest logit that is rounded, and what `attnpo.method.attention` allows. The text is
+this repository's README.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -27,7 +28,7 @@ def main(folders: list[str]) -> None:
     """Print the table."""
     disable_progress_bar()
     set_verbosity_error()
-    print("| model | attention | dtype | largest distance | median | largest logit | allowed |")
+    print("| model | attention | dtype | largest distance | median | largest logit that is rounded | allowed |")
     print("|---|---|---|---|---|---|---|")
     for folder in folders:
         text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -35,36 +36,45 @@ def main(folders: list[str]) -> None:
         for implementation in ("eager", "sdpa"):
             model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=implementation)
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
-                found = distances(model.to(dtype), ids)
-                values = [distance for distance, _ in found]
-                logit = max(logit for _, logit in found)
-                allowed = attention._allowed(dtype, logit if implementation == "eager" else 0.0)
-                cells = [f"{max(values):.5f}", f"{statistics.median(values):.5f}", f"{logit:.1f}", f"{allowed:.3f}"]
+                found = measure(model.to(dtype), ids)
+                cells = [f"{max(found.distances):.5f}", f"{statistics.median(found.distances):.5f}"]
+                cells += [f"{found.largest_logit:.1f}" if found.largest_logit else "", f"{found.allowed:.3f}"]
                 print(f"| {' | '.join([Path(folder).name, implementation, str(dtype)[6:], *cells])} |", flush=True)
 
 
-def distances(model: Any, ids: torch.Tensor) -> list[tuple[float, float]]:
-    """(distance, largest logit) of each layer."""
-    found: list[float] = []
-    logits: list[float] = []
-    distance_of, logit_of = attention._relative_distance, attention._largest_logit
+class Found(NamedTuple):
+    """What a forward pass gave, the worst layer of each."""
 
-    def noted(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-        found.append(distance_of(ours, theirs))
+    distances: list[float]
+    largest_logit: float
+    """0 where none is rounded."""
+    allowed: float
+
+
+def measure(model: Any, ids: torch.Tensor) -> Found:
+    """The distance of each layer, and what is allowed."""
+    distances: list[float] = []
+    logits: list[float] = []
+    limits: list[float] = []
+    distance_of, allowed = attention._relative_distance, attention._allowed
+
+    def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+        distances.append(distance_of(ours, theirs))
         return 0.0
 
-    def largest(*arguments: Any) -> float:
-        logits.append(logit_of(*arguments))
-        return logits[-1]
+    def limit(dtype: torch.dtype, largest: float) -> float:
+        logits.append(largest)
+        limits.append(allowed(dtype, largest))
+        return limits[-1]
 
-    attention._relative_distance, attention._largest_logit = noted, largest
+    attention._relative_distance, attention._allowed = distance, limit
     try:
         queries = torch.zeros_like(ids, dtype=torch.bool)
         queries[:, -QUERIES:] = True
         attention.attention_received(model, ids, torch.ones_like(ids), attention.all_heads(model), queries)
     finally:
-        attention._relative_distance, attention._largest_logit = distance_of, logit_of
-    return list(zip(found, logits, strict=True))
+        attention._relative_distance, attention._allowed = distance_of, allowed
+    return Found(distances, max(logits), max(limits))
 
 
 if __name__ == "__main__":

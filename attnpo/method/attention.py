@@ -242,15 +242,17 @@ class _Reader:
         heads = torch.tensor(self.heads, device=query.device)
         kv_heads = heads // (n_heads // key.shape[1])
 
-        def weights(chunk: _Chunk) -> Tensor:
+        def logits(chunk: _Chunk) -> Tensor:
             batch = chunk.sequences[:, None]
-            return _attention_rows(
+            return _logits(
                 query[batch[..., None], heads[:, None], chunk.rows[:, None]],
                 key[batch, kv_heads, : chunk.n_keys],
-                self._bias(mask, chunk, heads, kwargs.get("sliding_window")),
                 kwargs.get("scaling"),
-                kwargs.get("softcap"),
             )
+
+        def weights(chunk: _Chunk) -> Tensor:
+            bias = self._bias(mask, chunk, heads, kwargs.get("sliding_window"))
+            return _attention_rows(logits(chunk), bias, kwargs.get("softcap"))
 
         received = torch.zeros(n_sequences, len(self.heads), n_tokens, device=query.device)
         for chunk in self.chunks:
@@ -269,10 +271,9 @@ class _Reader:
                 raise self._unreadable(f"returns {tuple(output.shape)}")
             theirs = output[batch[..., None], sample.rows[:, None], heads[:, None]].float()
             distance = _relative_distance(ours, theirs)
-            queries = query[batch[..., None], heads[:, None], sample.rows[:, None]]
-            eager = self.config._attn_implementation == "eager"
-            largest = _largest_logit(queries, key[batch, kv_heads, : sample.n_keys], kwargs.get("scaling"))
-            if distance > _allowed(output.dtype, largest if eager else 0.0):  # NaN is reported at the end
+            rounds = _is_half(output.dtype) and self.config._attn_implementation == "eager"
+            largest = float(logits(sample).abs().max()) if rounds else 0.0
+            if distance > _allowed(output.dtype, largest):  # NaN is reported at the end
                 raise self._unreadable(f"is not a plain softmax (output off by {distance:.2g})")
 
     @staticmethod
@@ -295,23 +296,25 @@ class _Reader:
         )
 
 
-def _attention_rows(query: Tensor, key: Tensor, bias: Tensor, scaling: float | None, softcap: float | None) -> Tensor:
-    """Softmax rows (b, h, c, n) in float32 of query (b, h, c, d) and key (b, h, n, d).
+def _logits(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
+    """Logits (b, h, c, n) in float32 of query (b, h, c, d) and key (b, h, n, d)."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return (query.float() * scaling) @ key.float().transpose(2, 3)
+
+
+def _attention_rows(logits: Tensor, bias: Tensor, softcap: float | None) -> Tensor:
+    """Softmax rows of logits (b, h, c, n), which are overwritten.
 
     bias: (b, 1 or h, c, n), bool (True is visible) or additive.
     """
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    logits = (query.float() * scaling) @ key.float().transpose(2, 3)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     logits = logits.masked_fill_(~bias, -torch.inf) if bias.dtype == torch.bool else logits.add_(bias)
     return torch.softmax(logits, -1)
 
 
-def _largest_logit(query: Tensor, key: Tensor, scaling: float | None) -> float:
-    """The largest absolute logit of query (b, h, c, d) and key (b, h, n, d)."""
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return float(((query.float() * scaling) @ key.float().transpose(2, 3)).abs().max())
+def _is_half(dtype: torch.dtype) -> bool:
+    return dtype not in (torch.float32, torch.float64)
 
 
 def _allowed(dtype: torch.dtype, largest_logit: float) -> float:
@@ -323,7 +326,7 @@ def _allowed(dtype: torch.dtype, largest_logit: float) -> float:
             `eps` of its logit, and the output, in which errors cancel, by 1/28 of that where we measured it: 1/8 is
             allowed.
     """
-    if dtype in (torch.float32, torch.float64):
+    if not _is_half(dtype):
         return _TOLERANCE
     return _HALF_TOLERANCE + torch.finfo(dtype).eps / 8 * largest_logit
 
