@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError
-from attnpo.rewards.groups import at_least, both_as_groups
+from attnpo.rewards.groups import at_least, both_as_groups, check_alpha, standardised
 
 
 def arlcp_rewards(
@@ -35,21 +35,12 @@ def arlcp_rewards(
     """
     if reflections is None or reflections.shape != lengths.shape:
         raise AttnPOError("arlcp needs `reflections`, a count a response: attnpo.rewards.reflections.count_reflections")
-    if not 0 <= alpha < 1:
-        raise AttnPOError(f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one")
+    check_alpha(alpha)
     at_least(0, few=few)
     at_least(few, many=many)
     length_PG, correct_PG = both_as_groups(lengths, correct, group_size)
     count_PG, _ = both_as_groups(reflections, correct, group_size)
     w1_PG = alpha * (0.25 + 0.25 * (count_PG > few).double() + 0.25 * (count_PG > many).double())
-    of_reflections = w1_PG * torch.sigmoid(_standardised(count_PG, correct_PG))
-    of_length = (alpha - w1_PG) * torch.sigmoid(_standardised(length_PG, correct_PG))
+    of_reflections = w1_PG * torch.sigmoid(standardised(count_PG, correct_PG, 1e-6))
+    of_length = (alpha - w1_PG) * torch.sigmoid(standardised(length_PG, correct_PG, 1e-6))
     return (correct_PG * (1 - of_reflections - of_length)).flatten()
-
-
-def _standardised(values: Tensor, correct: Tensor) -> Tensor:
-    """(P, G) values less the mean of their group's correct ones, over the population std of these."""
-    n_correct = correct.sum(1, keepdim=True).clamp(min=1)
-    centred = values - (values * correct).sum(1, keepdim=True) / n_correct
-    std = ((centred**2 * correct).sum(1, keepdim=True) / n_correct).sqrt()
-    return centred / (std + 1e-6)

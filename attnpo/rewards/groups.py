@@ -51,10 +51,33 @@ def at_least(minimum: float, **values: float) -> None:
             raise AttnPOError(f"{name} {value} must be finite and at least {minimum:g}")
 
 
+def check_alpha(alpha: float) -> None:
+    """Raise AttnPOError if a penalty of at most `alpha` of a correct response's reward could take all of it."""
+    if not 0 <= alpha < 1:
+        raise AttnPOError(f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one")
+
+
+def standardised(values: Tensor, correct: Tensor, epsilon: float) -> Tensor:
+    """(P, G) values less the mean of their group's correct ones, over the population std of these plus epsilon."""
+    n_correct_P1 = correct.sum(-1, keepdim=True).clamp(min=1)
+    centred_PG = values - (values * correct).sum(-1, keepdim=True) / n_correct_P1
+    std_P1 = ((centred_PG**2 * correct).sum(-1, keepdim=True) / n_correct_P1).sqrt()
+    return centred_PG / (std_P1 + epsilon)
+
+
 def mixed_groups(correct: Tensor) -> Tensor:
     """(P, G) correctness -> (N,) bool: whether the response's group has both correct and wrong responses."""
     n_correct_P1 = correct.sum(1, keepdim=True)
     return ((n_correct_P1 > 0) & (n_correct_P1 < correct.shape[1])).expand_as(correct).flatten()
 
 
-__all__ = ["Context", "Shaped", "as_groups", "at_least", "both_as_groups", "mixed_groups"]
+__all__ = [
+    "Context",
+    "Shaped",
+    "as_groups",
+    "at_least",
+    "both_as_groups",
+    "check_alpha",
+    "mixed_groups",
+    "standardised",
+]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attnpo.errors import AttnPOError
-from attnpo.rewards.groups import both_as_groups
+from attnpo.rewards.groups import both_as_groups, check_alpha, standardised
 
 
 def tlmre_rewards(lengths: Tensor, correct: Tensor, group_size: int, alpha: float = 0.2) -> Tensor:
@@ -20,12 +19,7 @@ def tlmre_rewards(lengths: Tensor, correct: Tensor, group_size: int, alpha: floa
     lengths (N,) response tokens; correct (N,), 0 or 1; groups of `group_size` lie one after the other.
     Raises AttnPOError for shapes that do not match, a correct that is not 0 or 1, and alpha outside [0, 1).
     """
-    if not 0 <= alpha < 1:
-        raise AttnPOError(f"alpha {alpha} is outside [0, 1): a correct response must earn more than a wrong one")
+    check_alpha(alpha)
     length_PG, correct_PG = both_as_groups(lengths, correct, group_size)
-    n_correct_P1 = correct_PG.sum(-1, keepdim=True).clamp(min=1)
-    mean_P1 = (length_PG * correct_PG).sum(-1, keepdim=True) / n_correct_P1
-    centred_PG = length_PG - mean_P1
-    std_P1 = ((centred_PG**2 * correct_PG).sum(-1, keepdim=True) / n_correct_P1).sqrt()
-    z_PG = centred_PG / (std_P1 + 1e-8)
+    z_PG = standardised(length_PG, correct_PG, 1e-8)
     return (correct_PG * (1 - alpha * torch.sigmoid(z_PG))).flatten()
