@@ -35,10 +35,13 @@ from attnpo.rewards.tlmre import tlmre_rewards
 
 
 class LengthReward(NamedTuple):
-    """A reward, and the advantage estimator (of `attnpo.method.advantages.ESTIMATORS`) that its source uses with it."""
+    """A reward, and what the trainer must know of it before it is called."""
 
     rewards: Callable[..., Tensor | Shaped]
     estimator: str = "rloo"
+    """The one of `attnpo.method.advantages.ESTIMATORS` that its source uses with it."""
+    crops: bool = False
+    """Whether it takes tokens out of responses before the loss."""
 
 
 REWARDS: dict[str, LengthReward] = {
@@ -53,7 +56,7 @@ REWARDS: dict[str, LengthReward] = {
     "laser": LengthReward(laser_rewards, "grpo"),
     "laser_d": LengthReward(laser_d_rewards, "grpo"),
     "laser_de": LengthReward(laser_de_rewards, "grpo"),
-    "lc_r1": LengthReward(lc_r1_rewards, "centred"),
+    "lc_r1": LengthReward(lc_r1_rewards, "centred", crops=True),
     "overlong": LengthReward(overlong_rewards, "grpo"),
     "shorter": LengthReward(shorter_rewards, "grpo"),
     "diet": LengthReward(diet_rewards, "grpo"),
@@ -61,10 +64,6 @@ REWARDS: dict[str, LengthReward] = {
     "dler": LengthReward(dler_rewards, "batch"),
     "dot": LengthReward(dot_rewards, "grpo"),
 }
-
-
-CROPPING = ("lc_r1",)
-"""Rewards that take tokens out of responses before the loss."""
 
 
 def context_fields(name: str) -> set[str]:
@@ -122,7 +121,6 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
 
 
 __all__ = [
-    "CROPPING",
     "REWARDS",
     "Context",
     "LengthReward",

@@ -19,7 +19,7 @@ from attnpo.method.credit import CreditConfig
 from attnpo.method.selection import SelectionConfig
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.settings import HeadList, Phrases, ProbeSection
-from attnpo.rewards import CROPPING, REWARDS, check_reward
+from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
 from attnpo.training.settings import CreditOptions, GRPONumbers
@@ -161,7 +161,7 @@ class AttnPOConfig(GRPOConfig):
         check_reward(self.length_reward, self.length_reward_args or {}, self.num_generations or 8)
         if self.attnpo and self.step_scores == "attention" and not self.heads:
             raise AttnPOError("attnpo is on but heads is empty; find heads with `attnpo probe`, or set attnpo=False")
-        if self.length_reward in CROPPING and self.beta:
+        if REWARDS[self.length_reward].crops and self.beta:
             raise AttnPOError(
                 f"{self.length_reward} crops responses, but beta is {self.beta}: the reference model saw them whole; "
                 "leave beta out"
