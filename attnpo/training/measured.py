@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,28 +44,29 @@ def _reflections(of: Rollouts) -> list[int]:
     return [count_reflections(text) for text in of.tokenizer.batch_decode(of.ids, skip_special_tokens=True)]
 
 
-def _necessary(of: Rollouts) -> list[list[int]]:
-    golds = of.column("answer", "the gold answer of each problem")
-    return [list(necessary_prefix(ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
+_WHERE_ANSWERED: dict[str, Callable[[Sequence[int], Sequence[bytes], str], Sequence[int]]] = {
+    "necessary": necessary_prefix,
+    "sentence": first_sentence,
+}
+"""Fields that say where a response first states the gold answer, found on the bytes of its tokens."""
 
 
-def _sentence(of: Rollouts) -> list[list[int]]:
+def _where_answered(field: str, of: Rollouts) -> list[list[int]]:
     golds = of.column("answer", "the gold answer of each problem")
-    return [list(first_sentence(ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
+    return [list(_WHERE_ANSWERED[field](ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
 
 
 _MEASURES: dict[str, Callable[[Rollouts], list[Any]]] = {
     "target_length": _target_length,
     "repeats": _repeats,
     "reflections": _reflections,
-    "necessary": _necessary,
-    "sentence": _sentence,
+    **{field: functools.partial(_where_answered, field) for field in _WHERE_ANSWERED},
 }
 
 
 def needs_bytes(wanted: Collection[str]) -> bool:
     """Whether one of the `wanted` fields is measured on the bytes of tokens."""
-    return not {"necessary", "sentence"}.isdisjoint(wanted)
+    return not _WHERE_ANSWERED.keys().isdisjoint(wanted)
 
 
 def measured(wanted: Collection[str], rollouts: Rollouts) -> dict[str, list[Any]]:
