@@ -64,14 +64,14 @@ def paragraph_of_token(ids: Sequence[int], table: Sequence[bytes], separator: st
     parts = split_at_think_end(ids, table)
     thinking = parts.thinking if parts.tags else len(ids)
     mark = separator.encode()
-    steps, k, text = [-1] * len(ids), 0, b""
+    steps, k, start = [-1] * len(ids), 0, 0
     for place in range(thinking):
         steps[place] = k
-        text += table[ids[place]] if ids[place] < len(table) else b""
-        if mark in text and place + 1 < thinking:
-            k, text = k + 1, b""
-        else:
-            text = text[-len(mark) :] if mark not in text else text
+        found = parts.raw.find(mark, start, parts.ends[place])
+        if found >= 0 and place + 1 < thinking:
+            k, start = k + 1, parts.ends[place]
+        elif found < 0:  # what is left may be the beginning of the separator
+            start = max(start, parts.ends[place] - len(mark) + 1)
     return steps
 
 
