@@ -139,8 +139,8 @@ def problems_identity(data: str, split: str, revision: str | None = None, column
     return problems_digest(load_problems(data, split, columns=columns))
 
 
-def _problems(profile: Profile, split: str) -> str:
-    return problems_identity(profile.data, split, profile.data_revision, profile.data_columns)
+def _problems(source: Source, split: str) -> str:
+    return problems_identity(source.data, split, source.data_revision, source.data_columns)
 
 
 def probe_spec(profile: Profile) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def spec_of_probe(source: Source, steps: StepsSection, settings: ProbeSection, s
         **_common(source, "probe", seed),
         "steps": _in_spec(steps),
         "probe": _in_spec(settings),
-        "problems": problems_identity(source.data, settings.split, source.data_revision, source.data_columns),
+        "problems": _problems(source, settings.split),
     }
 
 
@@ -174,7 +174,7 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
         "settings": settings,
         "steps": _in_spec(profile.steps) if section.attnpo else None,
         "train": _in_spec(profile.trained()),
-        "problems": _problems(profile, profile.trained().split),
+        "problems": _problems(profile.source, profile.trained().split),
         "probe": run_id(probe_spec(profile)) if section.needs_probe else None,
     }
 
@@ -215,7 +215,7 @@ def study_spec(profile: Profile, kind: Kind, method: str | None = None, seed: in
         settings["backend"] = study.backend
     spec: dict[str, Any] = {**_common(profile, kind, seed), "study": settings}
     if kind == "responses":
-        return {**spec, "problems": _problems(profile, study.split)}
+        return {**spec, "problems": _problems(profile.source, study.split)}
     spec |= {"responses": run_id(study_spec(profile, "responses")), "steps": _in_spec(profile.steps)}
     if kind == "stability":
         assert method is not None
