@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -27,7 +27,7 @@ from attnpo.method.attention import all_heads
 from attnpo.method.ranking import StepRankingAccuracy, ensemble_ranking_accuracy, step_ranking_accuracy
 from attnpo.method.receiver import receiver_kurtosis
 from attnpo.probing.ablation import ablation_labels
-from attnpo.probing.answers import answer_labels
+from attnpo.probing.answers import WAYS, answer_labels
 from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, voted
 from attnpo.probing.probe import aligned, counted_steps, has_both, sample_responses, score_all
 from attnpo.probing.quality import label_quality
@@ -85,8 +85,7 @@ def main(name: str) -> None:
         ablated: list[Labels] = list(ablation_labels(rows, model, tokenizer, forced))
         found[f"ablation, forced {title}"] = Found(ablated, 2 * steps, 0, time.perf_counter() - start)
     own = replace(profile.probed(), forced_answer="", answer_tokens=ANSWER_TOKENS)
-    ways: tuple[Literal["sampled_ablation", "prefix_gain"], ...] = ("sampled_ablation", "prefix_gain")
-    for way in ways:
+    for way in WAYS:
         with tempfile.TemporaryDirectory() as scratch:  # sampled anew each time, since the time is measured
             path, start = Path(scratch) / "answers.jsonl", time.perf_counter()
             answered: list[Labels] = list(answer_labels(rows, way, profile.source, own, tokenizer, path))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from transformers import PreTrainedTokenizerBase
 
 from attnpo.grading.math import Grader
 from attnpo.method.scores import Response
 from attnpo.probing.removal import Question, Removal, greedy_removal, kept_ids, labels_by_removal, prefix_gain
-from attnpo.probing.settings import ProbeSection, Source
+from attnpo.probing.settings import AnswerSource, ProbeSection, Source
 from attnpo.problems.problem import Problem
 from attnpo.sampling.backends import make_sampler
 from attnpo.sampling.sampler import Sampler, text_of
@@ -32,7 +32,7 @@ class Way(NamedTuple):
     """At most so many about a response of K steps."""
 
 
-WAYS: dict[Literal["sampled_ablation", "prefix_gain"], Way] = {
+WAYS: dict[AnswerSource, Way] = {
     "sampled_ablation": Way(
         lambda steps: greedy_removal(steps, SUFFICIENT, lambda _: SUFFICIENT), lambda k: max(1, 2 * k)
     ),
@@ -42,7 +42,7 @@ WAYS: dict[Literal["sampled_ablation", "prefix_gain"], Way] = {
 
 def answer_labels(
     rows: Sequence[tuple[Problem, Response]],
-    way: Literal["sampled_ablation", "prefix_gain"],
+    way: AnswerSource,
     source: Source,
     settings: ProbeSection,
     tokenizer: PreTrainedTokenizerBase,

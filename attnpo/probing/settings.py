@@ -30,6 +30,9 @@ HeadList = Annotated[list[tuple[Index, Index]], Field(min_length=1), AfterValida
 Phrases = Literal["published", "corrected"]
 """Phrase sets that cut the thinking into steps."""
 
+AnswerSource = Literal["prefix_gain", "sampled_ablation"]
+"""The sources that sample answers, see `attnpo.probing.answers`."""
+
 LabelSource = Literal["oracle", "first_answer", "prefix_gain", "ablation", "sampled_ablation", "judge"]
 """Who says which steps are essential, see `attnpo.probing.labels`."""
 
