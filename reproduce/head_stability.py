@@ -24,6 +24,7 @@ from attnpo.method.attention import all_heads
 from attnpo.method.ranking import ensemble_ranking_accuracy, step_ranking_accuracy
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import label_responses, labeler_for, sample_responses, score_labelled
+from attnpo.report.formats import markdown_grid
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.store import Run
@@ -71,8 +72,7 @@ def main(name: str) -> None:
         ranks = pd.Series(ranking.sra.numpy()).corr(pd.Series(by_probe.numpy()), method="spearman")
         line["rank correlation with the probe"] = f"{ranks:.3f}"
         lines.append(line)
-    cells = [list(lines[0]), ["---"] * len(lines[0]), *(list(line.values()) for line in lines)]
-    grid = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    grid = "\n".join(markdown_grid(list(lines[0]), [list(line.values()) for line in lines]))
     about = (
         f"Responses to {len(problems)} {study.split} problems, {study.samples} each, sampled anew at each temperature; "
         f"the probe asked {probe.split} problems at T = {probe.temperature:g}. Profile `{profile.name}`, made by "

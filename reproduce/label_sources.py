@@ -32,6 +32,7 @@ from attnpo.probing.labels import Labels, first_answer_labels, oracle_labels, vo
 from attnpo.probing.probe import aligned, counted_steps, has_both, sample_responses, score_all
 from attnpo.probing.quality import label_quality
 from attnpo.report.figures import Bar, label_sources
+from attnpo.report.formats import markdown_grid
 from attnpo.runs.plan import probe_spec
 from attnpo.runs.profile import load_profile
 from attnpo.runs.settings import BASE
@@ -141,8 +142,7 @@ def main(name: str) -> None:
         "The last column is by the oracle's labels, with the 95 % interval over responses."
     )
     columns = list(dict.fromkeys(column for line in lines for column in line))
-    cells = [columns, ["---"] * len(columns), *([_shown(line.get(column)) for column in columns] for line in lines)]
-    grid = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    grid = "\n".join(markdown_grid(columns, [[_shown(line.get(column)) for column in columns] for line in lines]))
     text = f"# Sources of step labels, judged by the oracle\n\n{about}\n\n{grid}\n"
     atomic_write_text(results / "labels.md", text)
     print(text)

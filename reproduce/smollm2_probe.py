@@ -16,6 +16,7 @@ from pathlib import Path
 from attnpo.environment import package_versions
 from attnpo.files import atomic_write_jsonl, atomic_write_text
 from attnpo.probing.heads import HeadRanking
+from attnpo.report.formats import markdown_grid
 
 EXAMPLES = (
     (
@@ -63,13 +64,12 @@ def problems(count: int, path: Path) -> None:
 
 def table(results: Path, out: Path, command: str) -> None:
     """What each source of labels gave: a row for each log that is there."""
-    lines = ["# SmolLM2-135M-Instruct on GSM8K through the probe", "", f"Made by `{command}`.", ""]
     columns = ["labels", "correct responses", "with steps of both kinds", "best three heads (SRA, 95 % interval)", ""]
-    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    rows: list[list[str]] = []
     for source in SOURCES:
         log = results / f"{source}.log"
         if not log.is_file():
-            lines.append(f"| `{source}` | | | | not run |")
+            rows.append([f"`{source}`", "", "", "", "not run"])
             continue
         text = log.read_text(encoding="utf-8")
         found = re.search(r"(\d+ of \d+) responses are correct", text)
@@ -81,9 +81,15 @@ def table(results: Path, out: Path, command: str) -> None:
             row += [str(ranking.n_responses), best, "; ".join(ranking.doubts(3)) or "named"]
         else:
             row += ["0", "", end[-1].removeprefix("attnpo: ")]
-        lines.append(f"| {' | '.join(row)} |")
+        rows.append(row)
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items() if version)
-    lines += ["", f"Two examples in the chat template show it how to think. Versions: {versions}.", ""]
+    lines = ["# SmolLM2-135M-Instruct on GSM8K through the probe", "", f"Made by `{command}`.", ""]
+    lines += [
+        *markdown_grid(columns, rows),
+        "",
+        f"Two examples in the chat template show it how to think. Versions: {versions}.",
+        "",
+    ]
     atomic_write_text(out, "\n".join(lines))
     print(out.read_text(encoding="utf-8"))
 

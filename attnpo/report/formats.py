@@ -58,15 +58,16 @@ def to_markdown(table: Table) -> str:
     """The table as GitHub markdown, findings under each block."""
     lines = [f"# {table.title}", "", *(f"- {c}" for c in table.conditions), ""]
     for block in table.blocks:
-        lines += [f"## {block.title}", "", *_markdown_grid(*lines_of(block)), ""]
+        lines += [f"## {block.title}", "", *markdown_grid(*lines_of(block)), ""]
         lines += [*(f"- {finding}" for finding in block.findings), ""] if block.findings else []
     for part in table.published:
-        lines += [f"## {part.title}", "", part.remark, "", *_markdown_grid(*part.grid()), ""]
+        lines += [f"## {part.title}", "", part.remark, "", *markdown_grid(*part.grid()), ""]
     lines += [f"Sources: {table.sources}."] if table.published else []
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _markdown_grid(headings: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_grid(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a GitHub table: the first column on the left, the others on the right."""
     escaped = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in [headings, *rows]]
     rule = ["---", *("---:" for _ in headings[1:])]
     return [f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]]]
