@@ -8,8 +8,8 @@ python reproduce/smollm2_probe.py table RESULTS OUT COMMAND # what each probe fo
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def thinking(model: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for path in model.iterdir():
         if not (folder / path.name).exists():
-            os.link(path, folder / path.name)
+            shutil.copyfile(path, folder / path.name)
 
 
 def problems(count: int, path: Path) -> None:
