@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Lock
 from typing import Any
 
 from attnpo.errors import AttnPOError, first_line
@@ -46,6 +47,7 @@ class ServerSampler(Sampler):
         self._lm, self._concurrent = lm, concurrent
         # Hosted services are other classes, and do not know these fields.
         self._asks_for_ids = type(lm) in (LocalCompletionsAPI, LocalChatCompletion)
+        self._refused = Lock()
 
     def sample(
         self,
@@ -90,9 +92,10 @@ class ServerSampler(Sampler):
         except requests.RequestException as error:
             if not asked or status_of(error) not in REFUSED:
                 raise self._failure(error) from error
-        if self._asks_for_ids:
-            logger.warning("the server refuses to be asked for token ids; its usage counts the tokens")
-        self._asks_for_ids = False
+        with self._refused:  # several threads may be refused at once; it is said once
+            if self._asks_for_ids:
+                logger.warning("the server refuses to be asked for token ids; its usage counts the tokens")
+            self._asks_for_ids = False
         try:
             return self._sample(self._call(prompt, how))
         except requests.RequestException as error:
