@@ -65,6 +65,13 @@ _ALL = [
         for kind in PHRASE_KINDS
     ),
     mean_of("slip_steps", "slips", "steps_slip", digits=2, detail=True),
+    Measure("worked_links", "hard links worked out %", ("links_worked", "links_hard"), lambda w, n: w / n, 100),
+    Measure("direct_right", "recalled right %", ("links_direct_right", "links_direct"), lambda r, n: r / n, 100),
+    Measure("worked_right", "worked out right %", ("links_worked_right", "links_worked"), lambda r, n: r / n, 100),
+    mean_of("repairs", "repairs", "links_repaired", digits=2),
+    Measure("valid_thinking_rate", "valid thinking %", ("valid_thinking", "valid_of"), lambda v, n: v / n, 100),
+    mean_of("doubts", "doubted links", "links_doubted", digits=2, detail=True),
+    mean_of("strays", "miscopied operands", "links_strays", digits=2, detail=True),
 ]
 
 MEASURES = {measure.name: measure for measure in _ALL}

@@ -26,7 +26,7 @@ COUNTS = [
 def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrases: bool = False) -> dict[str, float]:
     """What one response adds to the sums of its problem: the one place where a record becomes numbers.
 
-    `steps_LABEL` and `wrong_CAUSE` are there where the steps of the response are labelled.
+    `steps_LABEL`, `links_ROUTE`, `valid_thinking`, `valid_of` and `wrong_CAUSE` are there for problems of the testbed.
 
     Args:
         record: of `attnpo.evaluation.responses.describe`, or a line of samples.jsonl.
@@ -37,8 +37,10 @@ def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrase
         `truncated` is NaN where the finish reason is not known, `missing_think_end` for a model that does not think.
     """
     tokens, correct, finish = record["tokens"], bool(record["correct"]), record["finish"]
-    steps, chain = record.get("steps") or {}, record.get("meta", {}).get("chain")
-    cause = error_cause(steps, chain) if steps and chain and not correct else None
+    thinking = tokens["thinking"]
+    steps, links, chain = record.get("steps") or {}, record.get("links") or {}, record.get("meta", {}).get("chain")
+    cause = error_cause(steps, links["solved"], chain) if links and chain and not correct else None
+    valid = record.get("valid_share")
     counted = phrase_counts(thinking_part(record["text"])) if phrases else {}
     return {
         "n": 1,
@@ -54,7 +56,9 @@ def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrase
         **{f"phrases_{kind}": count for kind, count in counted.items()},
         **{f"correct_at_{b}": int(correct and finish != "length" and tokens["total"] <= b) for b in budgets},
         **{f"steps_{label}": count for label, count in steps.items()},
-        **{f"wrong_{name}": int(name == cause) for name in CAUSES if steps and chain},
+        **{f"links_{route}": count for route, count in links.items()},
+        **({"valid_thinking": (valid or 0) * thinking, "valid_of": thinking if valid else 0} if links else {}),
+        **{f"wrong_{name}": int(name == cause) for name in CAUSES if links and chain},
     }
 
 

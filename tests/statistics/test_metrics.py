@@ -15,10 +15,10 @@ from attnpo.errors import AttnPOError
 from attnpo.method.phrases import phrase_counts
 from attnpo.statistics.bootstrap import Estimate, bootstrap, bootstrap_tasks, mean_estimate
 from attnpo.statistics.metrics import (
-    accuracy_at_equal_length,
     aes,
     aes_unchecked,
     budgets_below,
+    difference_at_equal_length,
     first_at_most,
     fit_line,
     pass_at_k_each,
@@ -210,12 +210,12 @@ def test_bootstrap_of_tasks_draws_problems_within_each() -> None:
     assert undefined is None and fine is not None
 
 
-def test_accuracy_at_equal_length_is_read_off_the_line() -> None:
+def test_difference_at_equal_length_is_read_off_the_line() -> None:
     curve = [(0.9, 100), (0.7, 60), (0.8, 80)]  # in any order
-    assert accuracy_at_equal_length(curve, curve) == 0
+    assert difference_at_equal_length(curve, curve) == 0
     points = [(0.8, 70), (0.85, 90), (0.1, 59), (0.1, 101)]  # the last two have no length of the curve's
-    assert accuracy_at_equal_length(points, curve) == pytest.approx((0.05 + 0) / 2)
-    drawn = accuracy_at_equal_length([points, points[:4]], [curve, [(1.0, 1), (1.0, 2), (1.0, 3)]])
+    assert difference_at_equal_length(points, curve) == pytest.approx((0.05 + 0) / 2)
+    drawn = difference_at_equal_length([points, points[:4]], [curve, [(1.0, 1), (1.0, 2), (1.0, 3)]])
     assert drawn[0] == pytest.approx(0.025) and np.isnan(drawn[1])
 
 
