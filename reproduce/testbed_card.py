@@ -122,7 +122,7 @@ def card(scale: Scale, lines: list[dict[str, Any]], ranking: HeadRanking, size: 
     text = [
         "# The testbed model",
         "",
-        f"A Qwen2 model of {size:,} parameters, trained on R1-like traces of chained arithmetic modulo {scale.modulus}",
+        f"A Qwen3 model of {size:,} parameters, trained on R1-like traces of chained arithmetic modulo {scale.modulus}",
         "(`attnpo/testbed/traces.py`). A hard link is recalled in one line or worked out in three; between them stand",
         "re-checks, detours, recaps, and doubts that work out what was recalled. Made and measured by",
         "",

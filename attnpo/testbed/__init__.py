@@ -22,7 +22,7 @@ EMBEDDED = problems.TINY.data
 """The name of the embedded model and its problems in a profile."""
 
 MODEL_DIR = Path(__file__).parent / "model"
-"""Tokenizer, configuration and weights of the embedded model (Qwen2 architecture)."""
+"""Tokenizer, configuration and weights of the embedded model (Qwen3 architecture)."""
 
 
 class Model(NamedTuple):
