@@ -19,7 +19,7 @@ from attnpo.errors import AttnPOError
 from attnpo.problems.problem import Problem
 
 OPERATIONS = ("+", "-", "*")
-UNTAUGHT_SHARE = 0.22
+UNTAUGHT_SHARE = 0.42
 """Share of the facts, values times hard factors, whose result no trace teaches: a model can work it out, not recall it.
 How reliable recalling is then follows from this share, and hardly from how long a model is trained."""
 HARD_SHARE = 0.5

@@ -30,7 +30,7 @@ OF_TINY = {  # SHA-256 of ids, texts and answers; the embedded model and all res
     "test": "34f2f75c76ceb39437d85f32f9cdd7e068ffc25b6571630cd364928430f20d52",
     "shifted": "723b5378f498dd830ef764b63aa66df8412abe2a724478523163a73ff05f9319",
 }
-DRAWN_OF_TINY = "99ea7312ee6a6ebe1cf3d52ab5bad7c0e24d7fee693e9d480721d5ef6fc3335f"
+DRAWN_OF_TINY = "c94d48e04b3c6d0a62d7c9188d952e4181e848a51c3f90351e84159c56eacedf"
 
 
 def lines_of(thinking: str) -> list[str]:
