@@ -7,6 +7,7 @@ from typing import Any
 SMALL: dict[str, dict[str, Any]] = {
     "arlcp": {"few": 2, "many": 5},
     "decs": {"max_length": 192},
+    "depo": {"max_length": 192},
     "thinkprune": {"limits": [150, 100]},
     "laser": {"target": 100},
     "laser_d": {"lower": 60, "upper": 190, "interval": 10},

@@ -1,7 +1,7 @@
 """Where a thinking first states the gold answer: by chunks (DECS, 2509.25827) and by sentences (LC-R1, 2506.14755).
 
-Both ask trained models; ours asks `attnpo.grading.stated`. Source of the chunks: pixas/DECS
-`src_valid/reward_manager.py`, commit 0d12e53 [C].
+DEPO (2510.15374) counts what stands behind the sentence. All of them ask trained models; ours asks
+`attnpo.grading.stated`. Source of the chunks: pixas/DECS `src_valid/reward_manager.py`, commit 0d12e53 [C].
 """
 
 from __future__ import annotations
@@ -91,3 +91,37 @@ def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> Fir
             tokens = min(bisect_left(parts.ends, end) + 1, parts.thinking)
             return FirstSentence(tokens, parts.thinking, parts.tags)
     return FirstSentence(0, parts.thinking, parts.tags)
+
+
+PATHS = ("alternatively", "another way", "another approach", "another method", "different way", "different approach")
+"""Phrases that open another path. DEPO's own list is not public."""
+_REFLECTIONS = re.compile(r"\b(?:wait|hold on|hmm|verify|check|double-check|make sure|think again)\b", re.IGNORECASE)
+"""Words of reflection. DEPO's own list is not public."""
+
+
+class Tail(NamedTuple):
+    """The thinking behind the first sentence that states the gold answer."""
+
+    start: int
+    """Tokens of the response before it; 0 if there is no such sentence."""
+    end: int
+    """Tokens of the thinking."""
+    turns: int
+    """The largest count of one of `PATHS` in it, or that of reflections if that is larger."""
+
+
+def tail_of(ids: Sequence[int], table: Sequence[bytes], gold: str) -> Tail:
+    """Find the thinking behind the first sentence that states the gold answer, and count how often it turns around.
+
+    Args:
+        ids: of a response, without padding.
+        table: `attnpo.method.steps.token_bytes_table` of its tokenizer.
+        gold: the answer as it would stand in a box.
+    """
+    sentence = first_sentence(ids, table, gold)
+    if not sentence.tokens:
+        return Tail(0, sentence.thinking, 0)
+    text = b"".join(table[i] for i in ids[sentence.tokens : sentence.thinking]).decode("utf-8", "replace").lower()
+    return Tail(
+        sentence.tokens, sentence.thinking, max(len(_REFLECTIONS.findall(text)), *(text.count(path) for path in PATHS))
+    )

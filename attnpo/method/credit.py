@@ -69,7 +69,7 @@ class CreditConfig:
 
 
 Span = tuple[int, int, float]
-"""Tokens `start:end` of a response, and a number that is added there."""
+"""Tokens `start:end` of a response, and a number that goes with them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class Shaped:
     token is then estimated over the group at its position, where a response that has ended still earns its reward."""
     bonus: Sequence[Sequence[Span]] | None = None
     """Of each response the ranges of tokens to whose advantage something is added."""
+    sign: Literal["wrong", "both"] | None = None
+    """Advantages are held to the sign of correctness: those of wrong responses are at most 0; with `both`, those of
+    correct ones at least the least positive advantage among the correct ones of their group, where there is one."""
+    factors: Sequence[Sequence[Span]] | None = None
+    """Of each response the ranges of tokens that keep a share of the response's advantage, and that share."""
     crops: Tensor | None = None
     """(N, 2); tokens `start:end` are taken out of a response before the loss, none where both are alike."""
     state: dict[str, Any] | None = None
@@ -113,7 +118,7 @@ class Credit:
     keep: Tensor
     """(N,) bool, False for dropped groups."""
     offsets: list[list[Span]]
-    """What is added to the advantage of some tokens of each response, see `Shaped.spans` and `Shaped.bonus`."""
+    """What is added to the advantage of some tokens of each response: `spans`, `bonus` and `factors` of `Shaped`."""
     crops: Tensor | None
     """(N, 2), see `Shaped.crops`."""
     state: dict[str, Any] | None
@@ -163,6 +168,8 @@ def assign(
             advantages = advantages + apart * (1.0 if shaped.auxiliary_weight is None else shaped.auxiliary_weight)
     if estimator == "batch":
         advantages = batch_whitened(advantages, truncate_at * keep)
+    if shaped.sign is not None:
+        advantages = _held(advantages, right, group_size, shaped.sign)
     offsets: list[list[Span]] = [[] for _ in lengths]
     if shaped.spans is not None and group_size > 1:
         if estimator == "batch":
@@ -171,7 +178,24 @@ def assign(
     if shaped.bonus is not None and group_size > 1:
         for of_row, more, kept in zip(offsets, shaped.bonus, keep.tolist(), strict=True):
             of_row += more if kept else []
+    if shaped.factors is not None:
+        rows = zip(offsets, shaped.factors, (advantages * keep).tolist(), strict=True)
+        for of_row, shares, advantage in rows:
+            of_row += [(start, end, (share - 1) * advantage) for start, end, share in shares if advantage]
     return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.crops, shaped.state)
+
+
+def _held(advantages: Tensor, right: Tensor, group_size: int, sign: str) -> Tensor:
+    """Advantages (N,) held to the sign of correctness (N,), see `Shaped.sign`."""
+    advantage_PG = advantages.view(-1, group_size)
+    right_PG = right.view(-1, group_size)
+    held_PG = torch.where(right_PG, advantage_PG, advantage_PG.clamp(max=0.0))
+    if sign == "both":
+        some_PG = advantage_PG.where(right_PG & (advantage_PG > 0), math.inf)
+        least_P1 = some_PG.amin(1, keepdim=True)
+        raised_PG = torch.maximum(held_PG, least_P1)
+        held_PG = torch.where(right_PG & least_P1.isfinite(), raised_PG, held_PG)
+    return held_PG.flatten()
 
 
 def _offsets(

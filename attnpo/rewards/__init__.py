@@ -16,6 +16,7 @@ from torch import Tensor
 from attnpo.errors import AttnPOError, first_line
 from attnpo.rewards.arlcp import arlcp_rewards
 from attnpo.rewards.decs import decs_rewards
+from attnpo.rewards.depo import depo_rewards
 from attnpo.rewards.diet import diet_rewards
 from attnpo.rewards.dler import dler_rewards
 from attnpo.rewards.dot import dot_rewards
@@ -61,6 +62,7 @@ REWARDS: dict[str, LengthReward] = {
     "shorter": LengthReward(shorter_rewards, "grpo"),
     "diet": LengthReward(diet_rewards, "grpo"),
     "decs": LengthReward(decs_rewards, "grpo"),
+    "depo": LengthReward(depo_rewards, "grpo"),
     "dler": LengthReward(dler_rewards, "batch"),
     "dot": LengthReward(dot_rewards, "grpo"),
 }
@@ -108,6 +110,7 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
         reflections=lengths,
         necessary=lengths[:, None].expand(-1, 4),
         sentence=lengths[:, None].expand(-1, 3),
+        tail=lengths[:, None].expand(-1, 3),
     )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:

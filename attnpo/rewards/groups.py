@@ -33,6 +33,8 @@ class Context:
     """(N, 4) where a response first states the gold answer (`attnpo.grading.necessary.NecessaryPrefix`)."""
     sentence: Tensor | None = None
     """(N, 3) the first sentence with the gold answer (`attnpo.grading.necessary.FirstSentence`)."""
+    tail: Tensor | None = None
+    """(N, 3) the thinking behind that sentence (`attnpo.grading.necessary.Tail`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

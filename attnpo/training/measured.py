@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
-from attnpo.grading.necessary import first_sentence, necessary_prefix
+from attnpo.grading.necessary import first_sentence, necessary_prefix, tail_of
 from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
 
@@ -47,6 +47,7 @@ def _reflections(of: Rollouts) -> list[int]:
 _WHERE_ANSWERED: dict[str, Callable[[Sequence[int], Sequence[bytes], str], Sequence[int]]] = {
     "necessary": necessary_prefix,
     "sentence": first_sentence,
+    "tail": tail_of,
 }
 """Fields that say where a response first states the gold answer, found on the bytes of its tokens."""
 

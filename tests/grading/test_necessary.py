@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.grading.necessary import FirstSentence, NecessaryPrefix, first_sentence, necessary_prefix
+from attnpo.grading.necessary import FirstSentence, NecessaryPrefix, Tail, first_sentence, necessary_prefix, tail_of
 
 TABLE = [bytes([i]) for i in range(256)]
 """A token a byte."""
@@ -59,3 +59,12 @@ def test_the_first_sentence_with_the_answer(thinking: str, tokens: int) -> None:
 def test_a_token_that_holds_the_end_of_a_sentence_belongs_to_it() -> None:
     table = [b"is 1", b"2. So", b" what", b"</think>", b"x"]
     assert first_sentence([0, 1, 2, 3, 4], table, "12") == FirstSentence(2, 3, 1)
+
+
+def test_the_tail_is_what_stands_behind_the_answer_and_is_counted() -> None:
+    before, after = "Wait. It is 12.\n", "Wait, check. Another way: 12. Another way: é. Alternatively, another way.\n"
+    found = tail_of(list(f"{before}{after}</think>wait wait wait".encode()), TABLE, "12")
+    assert found == Tail(len(before), len(before + after) + 1, 3)  # "another way" three times; two reflections
+    assert tail_of(list(b"it is 12.\nHmm, wait. Hold on.</think>"), TABLE, "12").turns == 3
+    assert tail_of(list(b"it is 12.</think>"), TABLE, "12") == Tail(9, 9, 0)
+    assert tail_of(list(b"wait</think>12"), TABLE, "12") == Tail(0, 4, 0)

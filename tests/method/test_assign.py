@@ -131,6 +131,33 @@ def test_rewards_of_single_tokens_are_compared_at_their_position() -> None:
         assign(Shaped(rewards, spans=spans), torch.full((6,), 12), torch.ones(6), 3, "batch")
 
 
+def test_advantages_are_held_to_the_sign_of_correctness() -> None:
+    # The first group: two correct responses below the mean of a reward that pays a wrong one most.
+    rewards = torch.tensor([0.9, 0.4, 0.0, 1.1, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+    correct = torch.tensor([1.0, 1, 0, 0, 1, 1, 1, 1])
+    lengths = torch.full((8,), 9)
+    plain = assign(Shaped(rewards), lengths, correct, 4, "centred").advantages
+    assert plain.tolist() == pytest.approx([0.3, -0.2, -0.6, 0.5, 0, 0, 0, 0], abs=1e-12)
+    wrong = assign(Shaped(rewards, sign="wrong"), lengths, correct, 4, "centred").advantages
+    assert wrong.tolist() == pytest.approx([0.3, -0.2, -0.6, 0, 0, 0, 0, 0], abs=1e-12)
+    both = assign(Shaped(rewards, sign="both"), lengths, correct, 4, "centred").advantages
+    assert both.tolist() == pytest.approx([0.3, 0.3, -0.6, 0, 0, 0, 0, 0], abs=1e-12)
+    # No correct response has a positive advantage: there is nothing to raise the others to.
+    nobody = assign(Shaped(rewards[:4], sign="both"), lengths[:4], torch.tensor([0.0, 1, 0, 0]), 4, "centred")
+    assert nobody.advantages.tolist() == pytest.approx([0, -0.2, -0.6, 0], abs=1e-12)
+    # A response that is cut is wrong.
+    cut = Shaped(rewards, sign="wrong", truncate_at=torch.tensor([5] + [9] * 7))
+    assert assign(cut, lengths, correct, 4, "centred").advantages[0] == 0
+
+
+def test_a_range_keeps_a_share_of_the_advantage_that_its_response_ends_up_with() -> None:
+    rewards, keep = torch.tensor([1.0, 0, 1, 0], dtype=torch.float64), torch.tensor([True, True, False, False])
+    factors = [[(2, 4, 0.25)], [(0, 1, 0.5)], [(1, 3, 0.5)], []]
+    credit = assign(Shaped(rewards, factors=factors, keep=keep, sign="wrong"), LENGTHS, torch.ones(4), 2)
+    at_tokens = credit.advantages[:, None] + token_offsets(credit.offsets, 5)
+    assert at_tokens.tolist() == [[1, 1, 0.25, 0.25, 1], [-0.5, -1, -1, -1, -1], [0] * 5, [0] * 5]
+
+
 def test_dropped_groups_have_no_offsets() -> None:
     rewards, keep = torch.ones(4, dtype=torch.float64), torch.tensor([False, False, True, True])
     spans = [[(0, 2, -0.5)], [], [(0, 2, -0.5)], []]

@@ -222,6 +222,27 @@ def test_lc_r1_crops_and_rewards_ending_in_time() -> None:
             shaped("lc_r1", [1], [1], sentence=sentences[:1], **wrong)
 
 
+def test_depo_rewards_short_correct_responses_and_lowers_what_is_left_of_the_advantage_in_the_tail() -> None:
+    # Correct lengths 10, 20, 30: mean 20, std sqrt(200 / 3), z = -sqrt(1.5), 0, sqrt(1.5); three of them are correct.
+    tails = torch.tensor([[3, 8, 2], [0, 9, 0], [4, 20, 0], [2, 9, 5]])
+    found = shaped("depo", [10, 20, 30, 40], [1, 1, 1, 0], tail=tails)
+    weight = 0.2 * (1 - math.exp(-0.2 * 3)) * math.sqrt(1.5)
+    assert found.rewards.tolist() == pytest.approx([1 + weight, 1, 1 - weight, 0], abs=1e-6)
+    # Only the first is correct, has a tail and turns around in it, twice.
+    assert found.factors == [[(3, 8, pytest.approx(1 - 0.5 * (1 - math.exp(-1))))], [], [], []]
+    assert found.sign == "both"
+    assert shaped("depo", [10, 20], [1, 0], tail=tails[:2], clip="members").sign == "wrong"
+    # One of max_length is overlong, right or wrong.
+    assert shaped("depo", [10, 20, 30], [1, 1, 0], tail=tails[:3], max_length=20).rewards[1:].tolist() == [-1, -1]
+    still = shaped("depo", [10, 20, 30, 40], [1, 1, 1, 0], tail=tails, training=False)
+    assert (still.sign, still.factors) == (None, None) and torch.equal(still.rewards, found.rewards)
+    with pytest.raises(AttnPOError, match="needs `tail`"):
+        shaped("depo", [1], [1])
+    for wrong in ({"alpha": 1}, {"beta": -1}, {"beta": 1.5}, {"clip": "all"}, {"max_length": 0}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("depo", [1], [1], tail=tails[:1], **wrong)
+
+
 def test_repetition() -> None:
     filler = list(range(100, 130))
     assert repeats_itself([1, 2, 3, 4] * 3 + filler)
@@ -385,6 +406,7 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     context = {"target_length": asked, "repeats": repeats, "reflections": torch.tensor([n % 7 for n in lengths])[order]}
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])[order]
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])[order]
+    context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
@@ -447,6 +469,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     context["reflections"] = torch.arange(8)
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])
+    context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -458,7 +481,8 @@ def test_groups_do_not_see_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", REWARDS)
 def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
-    context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4), "sentence": torch.ones(4, 3)}
+    context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
+    context |= {"sentence": torch.ones(4, 3), "tail": torch.ones(4, 3)}
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

@@ -432,6 +432,24 @@ def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path:
         measured({"necessary"}, Rollouts("decs", [{}], [[1]], trainer.processing_class, []))
 
 
+def test_tokens_of_the_tail_keep_a_share_of_the_advantage(tmp_path: Path) -> None:
+    settings = {"max_completion_length": 160, "per_device_train_batch_size": 16, "temperature": 0.7}
+    trainer = made(tmp_path, length_reward="depo", length_reward_args={"max_length": 160}, **settings)
+    seen = watched(trainer)
+    trainer.train()
+    n_lowered = 0
+    for output in seen:
+        for row, factors in enumerate(output["shaped"].factors):
+            advantage = output["credit"].advantages[row].item()
+            expected = torch.full_like(output["advantages"][row], advantage)
+            for start, end, share in factors:
+                expected[start:end] *= share
+                n_lowered += advantage != 0
+            torch.testing.assert_close(output["advantages"][row], expected)
+            assert advantage <= 0 or output["credit"].correct[row]
+    assert n_lowered > 0
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_cropped_responses_reach_the_loss_as_if_they_had_been_written_so(tmp_path: Path, passes: int) -> None:
     settings = {"length_reward": "lc_r1", "max_completion_length": 160, "temperature": 0.7}
