@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attnpo.errors import AttnPOError, first_line
 from attnpo.rewards.arlcp import arlcp_rewards
+from attnpo.rewards.autothink import autothink_rewards
 from attnpo.rewards.decs import decs_rewards
 from attnpo.rewards.depo import depo_rewards
 from attnpo.rewards.diet import diet_rewards
@@ -50,6 +51,7 @@ REWARDS: dict[str, LengthReward] = {
     "grpo": LengthReward(rloo_rewards, "grpo"),
     "tlmre": LengthReward(tlmre_rewards),
     "arlcp": LengthReward(arlcp_rewards),
+    "autothink": LengthReward(autothink_rewards, "grpo"),
     "kimi": LengthReward(kimi_rewards),
     "thinkprune": LengthReward(thinkprune_rewards, "grpo"),
     "l1_exact": LengthReward(l1_exact_rewards, "grpo"),
@@ -111,6 +113,7 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
         necessary=lengths[:, None].expand(-1, 4),
         sentence=lengths[:, None].expand(-1, 3),
         tail=lengths[:, None].expand(-1, 3),
+        form=torch.ones(group_size, 2),
     )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:

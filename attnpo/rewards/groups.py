@@ -35,6 +35,8 @@ class Context:
     """(N, 3) the first sentence with the gold answer (`attnpo.grading.necessary.FirstSentence`)."""
     tail: Tensor | None = None
     """(N, 3) the thinking behind that sentence (`attnpo.grading.necessary.Tail`)."""
+    form: Tensor | None = None
+    """(N, 2) whether a response thinks, and whether it has an answer (`attnpo.grading.form.Form`)."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

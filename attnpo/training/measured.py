@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from attnpo.errors import AttnPOError
+from attnpo.grading.form import form_of
 from attnpo.grading.necessary import first_sentence, necessary_prefix, tail_of
 from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
@@ -57,17 +58,22 @@ def _where_answered(field: str, of: Rollouts) -> list[list[int]]:
     return [list(_WHERE_ANSWERED[field](ids, of.table, str(gold))) for ids, gold in zip(of.ids, golds, strict=True)]
 
 
+def _form(of: Rollouts) -> list[list[int]]:
+    return [list(map(int, form_of(ids, of.table))) for ids in of.ids]
+
+
 _MEASURES: dict[str, Callable[[Rollouts], list[Any]]] = {
     "target_length": _target_length,
     "repeats": _repeats,
     "reflections": _reflections,
+    "form": _form,
     **{field: functools.partial(_where_answered, field) for field in _WHERE_ANSWERED},
 }
 
 
 def needs_bytes(wanted: Collection[str]) -> bool:
     """Whether one of the `wanted` fields is measured on the bytes of tokens."""
-    return not _WHERE_ANSWERED.keys().isdisjoint(wanted)
+    return not {"form", *_WHERE_ANSWERED}.isdisjoint(wanted)
 
 
 def measured(wanted: Collection[str], rollouts: Rollouts) -> dict[str, list[Any]]:

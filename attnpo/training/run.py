@@ -72,6 +72,18 @@ def training_rows(
     return rows
 
 
+def prefilled(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    """Put `text` at the end of the prompts that the tokenizer's chat template makes for a model to answer.
+
+    Raises:
+        AttnPOError: it has no chat template, or several.
+    """
+    if text and not isinstance(tokenizer.chat_template, str):
+        raise AttnPOError(f"prefill {text!r} needs a tokenizer with one chat template; this one has none, or several")
+    if text:
+        tokenizer.chat_template += f"{{% if add_generation_prompt %}}{{{{ {json.dumps(text)} }}}}{{% endif %}}"
+
+
 def drop_long_prompts(
     rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[dict[str, Any]]:
@@ -251,12 +263,13 @@ def run_training(
         return out_dir / "model"
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out_dir / "tensorboard"))  # theirs goes with the checkpoints
     tokenizer = load_tokenizer(source.model, source.revision)
+    prefilled(tokenizer, method.prefill)
     problems = load_problems(source.data, train.split, source.data_revision, source.data_columns)
     rows = training_rows(problems, method.target_length, seed)
     if train.max_prompt_tokens is not None:
         rows = drop_long_prompts(rows, tokenizer, train.max_prompt_tokens)
     check_context(rows, tokenizer, train, context_of(model_config(source.model, source.revision)))
-    model, tokenizer = load_model(source.model, source.revision, dtype=torch.float32)
+    model, _ = load_model(source.model, source.revision, dtype=torch.float32)
     heads = choose_heads(method, seed, heads_file, default_heads, model) if method.attnpo else None
     config = training_config(steps, train, method, seed, heads, out_dir / CHECKPOINTS_FOLDER)
     logger.info(

@@ -161,6 +161,9 @@ class MethodSection:
     """Further arguments of TRL's GRPOConfig for this method alone, over those of `train.grpo`."""
     target_length: TargetLengthSection | None = None
     """Put a target length in the prompt."""
+    prefill: str = ""
+    """Put at the end of every prompt, behind the chat template's `<think>`, in training and, as the trained model's
+    template has it, wherever that model is asked later. AutoThink's is `"...\\n"`."""
     attnpo: bool = False
     """Rescale the advantages step by step by the attention of Key-Focus Heads."""
     credit: CreditOptions = field(default_factory=dict)

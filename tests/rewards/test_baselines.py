@@ -243,6 +243,64 @@ def test_depo_rewards_short_correct_responses_and_lowers_what_is_left_of_the_adv
             shaped("depo", [1], [1], tail=tails[:1], **wrong)
 
 
+def test_autothink_pays_for_answers_without_thinking() -> None:
+    # thinking: right, wrong; not thinking: right, wrong; then no answer, whichever way.
+    form = torch.tensor([[1, 1], [1, 1], [0, 1], [0, 1], [1, 0], [0, 0]])
+    plain = {"stages": [{"steps": 1}]}
+    assert rewards("autothink", [9] * 6, [1, 0, 1, 0, 0, 0], form=form, **plain) == [1, 0, 2, -1, 0, 0]
+
+
+def test_autothink_shapes_by_length_within_the_correct_and_within_the_wrong_ones() -> None:
+    # correct 10, 20, 30 (z -1, 0, 1) and wrong 10, 30 (z -/+ 1 / sqrt 2); the last group has one of each: no term.
+    form = torch.ones(7, 2)
+    stages = [{"steps": 1, "alpha": 0.5, "beta": 0.25}]
+    lengths, correct = [10, 20, 30, 10, 30], [1, 1, 1, 0, 0]
+    root = math.sqrt(0.5)
+    expected = [math.exp(0.5), 1, math.exp(-0.5), 1 - math.exp(0.25 * root), 1 - math.exp(-0.25 * root)]
+    assert rewards("autothink", lengths, correct, form=form[:5], stages=stages) == expected
+    assert rewards("autothink", [10, 90], [1, 0], form=form[:2], stages=stages) == [1, 0]
+    # Equal lengths have no term either: the std is taken as 1e-6, the difference is 0.
+    assert rewards("autothink", [10, 10], [1, 1], form=form[:2], stages=stages) == [1, 1]
+
+
+def test_autothink_keeps_either_way_from_taking_over_the_batch() -> None:
+    # Three of four think: f = 2 * (.75 - .5) = .5. The other way is not above its share.
+    form = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 1]])
+    half = {"stages": [{"steps": 1, "balance": 0.5}]}
+    assert rewards("autothink", [9] * 4, [1, 0, 1, 1], form=form, **half) == [0.5, -0.5, 0.5, 2]
+    # One of four thinks: right ones that do not come to (1 - f) * 2 + f, wrong ones to -(1 - f) - 2 f.
+    assert rewards("autothink", [9] * 4, [1, 1, 0, 1], form=1 - form + torch.tensor([0, 1]), **half) == [
+        1.5,
+        1.5,
+        -1.5,
+        1,
+    ]
+    # All of them: f is at most 1.
+    assert rewards("autothink", [9] * 2, [1, 0], form=torch.ones(2, 2), **half) == [0, -1]
+
+
+def test_autothink_goes_through_its_stages() -> None:
+    form = torch.ones(2, 2)
+    stages = [{"steps": 1, "balance": 0.5}, {"steps": 2}, {"steps": 1, "alpha": 1.0}]
+    by_step = [
+        shaped("autothink", [10, 20], [1, 1], form=form, stages=stages, step=step, total_steps=8).rewards[0].item()
+        for step in (1, 2, 3, 6, 7, 8, 9)
+    ]
+    last = pytest.approx(math.exp(math.sqrt(0.5)))
+    assert by_step == [0, 0, 1, 1, last, last, last]
+    with pytest.raises(AttnPOError, match="needs `form`"):
+        shaped("autothink", [1], [1])
+    for wrong, name in (
+        ([{"steps": -1}], "steps"),
+        ([{"steps": 1, "balance": 2}], "balance"),
+        ([{"steps": 1, "gamma": 2}], "gamma"),
+        ([], "at least one"),
+        ([{"steps": 0}], "at least one"),
+    ):
+        with pytest.raises(AttnPOError, match=name):
+            shaped("autothink", [1], [1], form=torch.ones(1, 2), stages=wrong)
+
+
 def test_repetition() -> None:
     filler = list(range(100, 130))
     assert repeats_itself([1, 2, 3, 4] * 3 + filler)
@@ -407,6 +465,7 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])[order]
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])[order]
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])[order]
+    context["form"] = torch.tensor([[n % 3 > 0, n % 5 > 0] for n in lengths]).int()[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
@@ -470,6 +529,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     context["necessary"] = torch.tensor([[n // 3, n // 2, n % 2, 2] for n in lengths])
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])
+    context["form"] = torch.ones(8, 2)
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -482,7 +542,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
 def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
     context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
-    context |= {"sentence": torch.ones(4, 3), "tail": torch.ones(4, 3)}
+    context |= {"sentence": torch.ones(4, 3), "tail": torch.ones(4, 3), "form": torch.ones(4, 2)}
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

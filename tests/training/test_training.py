@@ -26,7 +26,7 @@ from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.problems.problem import Problem
 from attnpo.runs.plan import train_spec
 from attnpo.runs.profile import Profile, load_profile
-from attnpo.sampling.models import load_model
+from attnpo.sampling.models import load_model, load_tokenizer
 from attnpo.testbed import EMBEDDED
 from attnpo.training.callbacks import LogFile, cut_log
 from attnpo.training.heads import choose_heads
@@ -34,6 +34,7 @@ from attnpo.training.run import (
     drop_long_prompts,
     grading_workers,
     last_checkpoint,
+    prefilled,
     run_training,
     training_config,
     training_rows,
@@ -295,6 +296,24 @@ def test_target_lengths_are_in_the_prompt_and_in_the_column() -> None:
     assert len({row["target_length"] for row in rows}) > 10
     assert rows == training_rows(items, target, 0) != training_rows(items, target, 1)
     assert target.add_to("", target.evaluate) == " Think for 50 tokens."
+
+
+def test_a_prefill_ends_the_prompts_of_the_trained_model_as_well(profile_file: Path, tmp_path: Path) -> None:
+    """AutoThink from a profile; whoever asks its model later finds the prefill in the chat template."""
+    profile = load_profile(str(profile_file))
+    method = MethodSection(label="AutoThink", reward="autothink", prefill='..."\n')
+    train(profile, method, tmp_path / "run", steps=1, save_steps=1)
+    question = [{"role": "user", "content": "Start with 2. Add 3."}]
+    plain = load_tokenizer("testbed").apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    tokenizer = load_tokenizer(str(tmp_path / "run" / "model"))
+    assert tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False) == plain + '..."\n'
+    assert '..."' not in tokenizer.apply_chat_template(question, tokenize=False)
+    (line,) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert math.isfinite(line["loss"])
+    tokenizer.chat_template = None
+    with pytest.raises(AttnPOError, match="prefill 'x' needs a tokenizer with one chat template"):
+        prefilled(tokenizer, "x")
+    prefilled(tokenizer, "")
 
 
 def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_path: Path) -> None:
