@@ -31,6 +31,7 @@ from attnpo.rewards.laser_de import laser_de_rewards
 from attnpo.rewards.lc_r1 import lc_r1_rewards
 from attnpo.rewards.overlong import overlong_rewards
 from attnpo.rewards.rloo import rloo_rewards
+from attnpo.rewards.s_grpo import s_grpo_rewards
 from attnpo.rewards.shorter import shorter_rewards
 from attnpo.rewards.thinkprune import thinkprune_rewards
 from attnpo.rewards.tlmre import tlmre_rewards
@@ -44,6 +45,8 @@ class LengthReward(NamedTuple):
     """The one of `attnpo.method.advantages.ESTIMATORS` that its source uses with it."""
     crops: bool = False
     """Whether it takes tokens out of responses before the loss."""
+    exits: bool = False
+    """Whether its groups are one thinking that is stopped at several places (`attnpo.training.exits`)."""
 
 
 REWARDS: dict[str, LengthReward] = {
@@ -51,6 +54,7 @@ REWARDS: dict[str, LengthReward] = {
     "grpo": LengthReward(rloo_rewards, "grpo"),
     "tlmre": LengthReward(tlmre_rewards),
     "arlcp": LengthReward(arlcp_rewards),
+    "s_grpo": LengthReward(s_grpo_rewards, "centred", exits=True),
     "autothink": LengthReward(autothink_rewards, "grpo"),
     "kimi": LengthReward(kimi_rewards),
     "thinkprune": LengthReward(thinkprune_rewards, "grpo"),

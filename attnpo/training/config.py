@@ -22,6 +22,7 @@ from attnpo.probing.settings import HeadList, Phrases, ProbeSection
 from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
+from attnpo.training.exits import ExitConfig
 from attnpo.training.settings import CreditOptions, GRPONumbers
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class _Ours:
     lone_trigger_chars: Index
     credit: CreditOptions | None
     selection: Options | None
+    exits: Options | None
     scoring_batch_tokens: Count
     scoring_chunk_rows: Count
 
@@ -105,6 +107,13 @@ class AttnPOConfig(GRPOConfig):
             "steps of correct responses lose their advantage (SAS). Default: none does."
         },
     )
+    exits: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of `attnpo.training.exits.ExitConfig`, {} for its defaults: each group is one response and "
+            "its thinking stopped at random places (S-GRPO). Default: a group is that many responses."
+        },
+    )
     scoring_batch_tokens: int = field(
         default=65536,
         metadata={"help": "Tokens of a forward pass of the scoring, padding included; one response at least."},
@@ -166,11 +175,28 @@ class AttnPOConfig(GRPOConfig):
                 f"{self.length_reward} crops responses, but beta is {self.beta}: the reference model saw them whole; "
                 "leave beta out"
             )
+        self._check_exits()
         self.credit_config()
         self.selection_config()
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:
             _check_vllm()
+
+    def _check_exits(self) -> None:
+        """Early exits and their reward go together; what they put into a response has no log-probability of vLLM's."""
+        config = self.exit_config()
+        if config is None and REWARDS[self.length_reward].exits:
+            raise AttnPOError(
+                f"length_reward {self.length_reward!r} goes by the order of early exits, but exits is not set; "
+                "set exits={} for the defaults"
+            )
+        if config is not None and not REWARDS[self.length_reward].exits:
+            raise AttnPOError(f"exits go with length_reward 's_grpo', not {self.length_reward!r}; leave exits out")
+        if config is not None and config.loss == "all" and self.use_vllm and self.vllm_importance_sampling_correction:
+            raise AttnPOError(
+                "exits with loss 'all' under vLLM needs vllm_importance_sampling_correction=False: the words that stop "
+                "a thinking were not sampled"
+            )
 
     def _refuse_unaligned_checkpoints(self) -> None:
         """A checkpoint between two generations would resume with rollouts that the straight run never saw."""
@@ -204,6 +230,14 @@ class AttnPOConfig(GRPOConfig):
             AttnPOError: as `credit_config`.
         """
         return None if self.selection is None else _built(SelectionConfig, self.selection, "selection")
+
+    def exit_config(self) -> ExitConfig | None:
+        """How thinking is stopped early; None: it is not.
+
+        Raises:
+            AttnPOError: as `credit_config`.
+        """
+        return None if self.exits is None else _built(ExitConfig, self.exits, "exits")
 
 
 def _built(cls: type[T], values: dict[str, Any], name: str) -> T:

@@ -177,6 +177,7 @@ def training_config(
         "step_scores": "oracle" if method.heads == "oracle" else "attention",
         "credit": method.credit,
         "selection": method.selection,
+        "exits": method.exits,
         "phrases": method.phrases or steps.phrases,
         "min_step_chars": steps.min_chars,
         "lone_trigger_chars": steps.lone_trigger_chars,

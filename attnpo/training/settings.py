@@ -63,6 +63,7 @@ _OURS = {
     "step_scores": "set heads: oracle of the method",
     "credit": "set credit",
     "selection": "set selection of the method",
+    "exits": "set exits of the method",
     "phrases": "set steps.phrases",
     "min_step_chars": "set steps.min_chars",
     "lone_trigger_chars": "set steps.lone_trigger_chars",
@@ -171,6 +172,9 @@ class MethodSection:
     selection: Options | None = None
     """Fields of `attnpo.method.selection.SelectionConfig`: which steps lose their advantage (SAS), with or without
     `attnpo`; null: none."""
+    exits: Options | None = None
+    """Fields of `attnpo.training.exits.ExitConfig`: a group is one response and its thinking stopped at random places
+    (S-GRPO), with reward `s_grpo` alone; null: a group is that many responses."""
     heads: Literal["top", "worst", "random", "all", "oracle"] | HeadList = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
     model; `oracle`: labels in place of attention (`attnpo.method.credit.oracle_scores`); or a list of [layer, head],

@@ -53,6 +53,7 @@ from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
 from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.cropping import cropped
+from attnpo.training.exits import EarlyExits
 from attnpo.training.measured import Rollouts, measured, needs_bytes
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
@@ -101,8 +102,11 @@ class AttnPOTrainer(GRPOTrainer):
         self.reward_state: dict[str, Any] = {}
         self._step_labels = step_labels
         by_step = self.args.attnpo or self.selection_config is not None
-        by_step = by_step or needs_bytes(context_fields(self.args.length_reward))
+        exits = self.args.exit_config()
+        by_step = by_step or exits is not None or needs_bytes(context_fields(self.args.length_reward))
         self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
+        if exits is not None:
+            self.rollout_func = EarlyExits(exits, self._bytes_table)
         if self.args.attnpo:
             warn_without_think_end(self._tokenizer, self._bytes_table)
         self._n_scored = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from attnpo.errors import AttnPOError
 from attnpo.method.advantages import batch_whitened, grpo_advantages, rloo_advantages
 from attnpo.method.credit import oracle_scores
 from attnpo.method.selection import paragraph_of_token
-from attnpo.method.steps import token_bytes_table
+from attnpo.method.steps import split_at_think_end, token_bytes_table
 from attnpo.probing.labels import oracle_labels
 from attnpo.rewards import REWARDS, LengthReward, Shaped
 from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.exits import exit_places
 from attnpo.training.measured import Rollouts, measured
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
@@ -97,7 +100,8 @@ CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("
 @pytest.mark.parametrize(("name", "attnpo"), CASES)
 def test_every_method_trains(tmp_path: Path, name: str, attnpo: bool) -> None:
     small = SMALL.get(name, {}) | ({"limit": 40} if name == "dler" else {})
-    trainer = made(tmp_path, every_other, length_reward=name, length_reward_args=small, attnpo=attnpo)
+    exits = {"exits": {}} if REWARDS[name].exits else {}
+    trainer = made(tmp_path, every_other, length_reward=name, length_reward_args=small, attnpo=attnpo, **exits)
     seen = watched(trainer)
     before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
     trainer.train()
@@ -105,7 +109,8 @@ def test_every_method_trains(tmp_path: Path, name: str, attnpo: bool) -> None:
     assert len(seen) == 2
     for output in seen:
         assert output["advantages"].isfinite().all()
-        assert output["num_items_in_batch"] == output["completion_mask"].sum()
+        in_loss = output["completion_mask"] * output.get("tool_mask", 1)
+        assert output["num_items_in_batch"] == in_loss.sum()
     after = trainer.model.state_dict()
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert any(not torch.equal(before[key], after[key]) for key in before)
@@ -484,6 +489,73 @@ def test_cropped_responses_reach_the_loss_as_if_they_had_been_written_so(tmp_pat
         torch.testing.assert_close(output["old_per_token_logps"][row, : len(ids)], logps, atol=1e-4, rtol=0)
     with pytest.raises(AttnPOError, match="lc_r1 crops responses, but beta is 0.1"):
         AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | {"length_reward": "lc_r1", "beta": 0.1})
+
+
+@pytest.mark.parametrize("loss", ["answer", "all"])
+def test_early_exits_share_the_thinking_of_the_whole_response(tmp_path: Path, loss: str) -> None:
+    words = "Time is limited, stop thinking and start answering.\n</think>\n"
+    settings = {"length_reward": "s_grpo", "max_completion_length": 160, "max_steps": 1}
+    trainer = made(tmp_path, **settings, exits={"loss": loss, "words": words})
+    seen = watched(trainer)
+    trainer.train()
+    (output,), size = seen, trainer.num_generations
+    tokenizer = trainer.processing_class
+    forced = tokenizer(words, add_special_tokens=False)["input_ids"]
+    n_right = 0
+    for first in range(0, len(output["ids"]), size):
+        *early, whole = output["ids"][first : first + size]
+        thinking = split_at_think_end(whole, trainer._bytes_table).thinking
+        places = []
+        for row, ids in enumerate(early, start=first):
+            place = next(i for i in range(len(ids)) if ids[i : i + len(forced)] == forced)
+            places.append(place)
+            assert 1 <= place <= thinking and ids[:place] == whole[:place]
+            given = place + len(forced)
+            assert len(ids) > given  # and then the model answers
+            mask = output["tool_mask"][row][: len(ids)].tolist()
+            assert mask == [int(loss == "all")] * given + [1] * (len(ids) - given)
+        assert places == sorted(places)
+        assert output["tool_mask"][first + size - 1].all()
+        rewards, right = [], 0
+        for correct in output["credit"].correct[first : first + size].tolist():
+            right += correct
+            rewards.append(correct * 0.5 ** (right - 1))
+        n_right += right
+        mean = sum(rewards) / size
+        expected = [reward - mean for reward in rewards]
+        assert output["credit"].advantages[first : first + size].tolist() == pytest.approx(expected, abs=1e-12)
+    assert n_right > 0
+    assert output["num_items_in_batch"] == (output["completion_mask"] * output["tool_mask"]).sum()
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # whole responses alone
+    assert 0 <= metrics["eval_reward"] <= 1
+
+
+def test_early_exits_are_the_same_again_and_need_whole_groups(tmp_path: Path) -> None:
+    draws = [exit_places(100, 7, random.Random(f"{seed}")) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+    assert all(1 <= place <= 100 for place in draws[0]) and len(draws[0]) == 7
+    assert exit_places(0, 2, random.Random(0)) == [0, 0]
+    trainer = made(tmp_path, length_reward="s_grpo", exits={})
+    assert trainer.rollout_func is not None
+    trainer.model.train()
+    with pytest.raises(AttnPOError, match="a process samples 3 responses, but early exits need whole groups of 4"):
+        trainer.rollout_func([row["prompt"] for row in ROWS[:3]], trainer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length_reward": "s_grpo"}, "'s_grpo' goes by the order of early exits, but exits is not set"),
+        ({"length_reward": "tlmre", "exits": {}}, "exits go with length_reward 's_grpo', not 'tlmre'"),
+        ({"length_reward": "s_grpo", "exits": {"loss": "none"}}, "exits.loss: 'none' is not 'answer' or 'all'"),
+        ({"length_reward": "s_grpo", "exits": {"words": "Stop."}}, "words 'Stop.' must have one </think>"),
+        ({"length_reward": "s_grpo", "exits": {"word": "x"}}, "exits has no field 'word'"),
+        ({"length_reward": "s_grpo", "exits": {"loss": "all"}, "use_vllm": True}, "loss 'all' under vLLM needs"),
+    ],
+)
+def test_wrong_exits_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttnPOError, match=re.escape(message)):
+        AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | changes)
 
 
 def test_a_wrong_selection_is_refused_before_training(tmp_path: Path) -> None:

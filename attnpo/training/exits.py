@@ -1,0 +1,95 @@
+"""Rollouts that answer early: of a group one is whole, of the others its thinking is stopped (S-GRPO, 2505.07686).
+
+TRL calls it as its `rollout_func`. What is put into a response, and the thinking that an exit shares with the whole
+one, can be kept out of the loss by TRL's `env_mask`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from attnpo.errors import AttnPOError
+from attnpo.method.steps import THINK_END, split_at_think_end
+
+
+@dataclass(frozen=True)
+class ExitConfig:
+    """How a thinking is stopped. Raises AttnPOError for a loss that is unknown and for words without `</think>`."""
+
+    words: str = f"Time is limited, stop thinking and start answering.\n{THINK_END}\n\n"
+    """What is put behind the thinking so far; the model goes on with its answer [S]."""
+    loss: Literal["answer", "all"] = "answer"
+    """What of an early response is in the loss: the tokens of its answer alone, or all of them. The paper's formula
+    sums over the response and mentions no mask: not confirmed."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("answer", "all"):
+            raise AttnPOError(f"loss {self.loss!r} is unknown: choose answer or all")
+        if self.words.count(THINK_END) != 1:
+            raise AttnPOError(f"words {self.words!r} must have one {THINK_END}, behind which the answer begins")
+
+
+def exit_places(thinking: int, number: int, rng: random.Random) -> list[int]:
+    """How many tokens of a thinking each of `number` exits keeps: uniform from 1 to all of them, in order."""
+    return sorted(rng.randint(min(1, thinking), thinking) for _ in range(number))
+
+
+class EarlyExits:
+    """TRL's `rollout_func`: of each group the first responses are early exits, from early to late, the last is whole.
+
+    In evaluation all responses are whole.
+
+    Args:
+        config: how a thinking is stopped.
+        table: `attnpo.method.steps.token_bytes_table` of the tokenizer.
+    """
+
+    def __init__(self, config: ExitConfig, table: Sequence[bytes]) -> None:
+        self._config = config
+        self._table = table
+
+    def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """Sample B responses, in groups that lie one after the other.
+
+        Raises:
+            AttnPOError: a group is spread over several processes.
+        """
+        prompt_ids, *_ = trainer._tokenize_prompts(prompts)
+        if not trainer.model.training:
+            ids, logprobs = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations_eval)
+            return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": logprobs}
+        size = trainer.num_generations
+        if len(prompts) % size:
+            raise AttnPOError(
+                f"a process samples {len(prompts)} responses, but early exits need whole groups of {size} on each; "
+                "raise train.prompts_per_step, or lower the number of processes or of gradient accumulation steps"
+            )
+        whole, of_whole = trainer._generate_single_turn(prompt_ids[::size], None, {}, 1)
+        words = trainer._tokenizer(self._config.words, add_special_tokens=False)["input_ids"]
+        begun = []
+        for group, response in enumerate(whole):
+            first = trainer.accelerator.process_index * len(whole)
+            draw = random.Random(f"{trainer.args.seed} {trainer.state.global_step} {first + group}")
+            places = exit_places(split_at_think_end(response, self._table).thinking, size - 1, draw)
+            begun += [response[:place] for place in places]
+        asked = [prompt_ids[size * (i // (size - 1))] + start + words for i, start in enumerate(begun)]
+        answers, of_answers = trainer._generate_single_turn(asked, None, {}, 1)
+        found: dict[str, Any] = {"prompt_ids": prompt_ids, "completion_ids": [], "logprobs": [], "env_mask": []}
+        for group, response in enumerate(whole):
+            for i in range(group * (size - 1), (group + 1) * (size - 1)):
+                found["completion_ids"].append(begun[i] + words + answers[i])
+                shared = len(begun[i]) + len(words)
+                found["env_mask"].append([int(self._config.loss == "all")] * shared + [1] * len(answers[i]))
+                if of_answers is not None:  # of vLLM; those of the words are never looked at
+                    before = [*of_whole[group][: len(begun[i])], *[0.0] * len(words)]
+                    found["logprobs"].append([*before, *of_answers[i]])
+            found["completion_ids"].append(response)
+            found["env_mask"].append([1] * len(response))
+            if of_whole is not None:
+                found["logprobs"].append(of_whole[group])
+        if of_whole is None:
+            found["logprobs"] = None
+        return found
