@@ -160,6 +160,8 @@ def published(
             if shared
             else "Not comparable number by number with the above: other problems, another model."
         )
+        warnings = dict.fromkeys(note for note in rows["note"] if note.startswith("warning: "))
+        remark = " ".join([remark, *(f"{w[9].upper()}{w[10:]}." for w in warnings)])
         found.append(Published(str(name), f"Published values, {name}: {where}", remark, lines))
     if left_out and found:
         found[-1] = replace(found[-1], remark=f"{found[-1].remark} Left out: {'; '.join(left_out)}.")

@@ -67,6 +67,15 @@ def test_every_default_of_a_baseline_has_a_tag_and_a_source() -> None:
         ("decs-7B-16k", "decs", "AMC23", "accuracy", 89.04),
         ("decs-7B-16k", "adaptthink", "mean of seven", "aes", 0.16),
         ("dot-1.5B-32k", "dot_8k", "MATH500", "tokens", 1423),
+        ("lc_r1-7B-16k", "lc_r1", "GSM8K", "tokens", 450),
+        ("lc_r1-1.5B-16k", "base", "LiveCodeBench", "accuracy", 43.1),
+        ("lc_r1-1.5B-16k", "lc_r1", "mean of its sets", "valid_thinking_rate", 98.64),
+        ("autothink-1.5B-32k", "autothink", "AIME24", "tokens", 9514),
+        ("autothink-7B-32k", "autothink", "OlympiadBench", "accuracy", 56.4),
+        ("depo-1.5B", "base", "AIME24", "accuracy", 39.5),
+        ("depo-7B", "depo", "MATH500", "tokens", 2953),
+        ("decs-4B-16k", "decs", "AMC23", "accuracy", 93.59),
+        ("s_grpo-7B", "s_grpo", "MATH500", "tokens", 2252),
         ("attnpo-1.5B-heads", "attnpo", "layer 20 head 9", "used_in_training", 1),
         ("attnpo-7B-heads", "base", "layer 22 head 22", "sra_above", 0.9),
         ("attnpo-7B-heads", "base", "step labels", "sra_of_ensemble_3", 0.963),
@@ -86,6 +95,12 @@ def test_no_table_lost_a_cell(paper: pd.DataFrame) -> None:
     assert sizes["decs-1.5B-16k"] == 7 * (2 * 5 + 1)
     assert sizes["decs-7B-16k"] == 6 * (2 * 5 + 1)
     assert sizes["dot-1.5B-32k"] == 4 * 2 * 4
+    assert sizes["decs-4B-16k"] == 2 * (2 * 8) + 1
+    assert sizes["lc_r1-1.5B-16k"] == sizes["lc_r1-7B-16k"] == 2 * 2 * 7
+    assert sizes["autothink-1.5B-32k"] == 6 * (6 + 1) + 2 * 5
+    assert sizes["autothink-7B-32k"] == 2 * (6 + 1) + 5
+    assert sizes["depo-1.5B"] == 2 * (5 + 1 + 5)
+    assert sizes["depo-7B"] == 2 * (1 + 1 + 1 + 5)
     assert (paper["metric"] == "sra_above").sum() == 7 + 9
     assert (paper["metric"] == "used_in_training").sum() == 3
 
@@ -155,7 +170,7 @@ def test_budgets_and_bases_are_never_mixed(paper: pd.DataFrame) -> None:
     assert [p.name for p in at_16k] == ["attnpo-1.5B-16k", "decs-1.5B-16k"]
     assert "Left out: dot-1.5B-32k (budget 32768 tokens" in at_16k[-1].remark
     at_32k = published(paper, "1.5B", MATH, 32768, 0.6)
-    assert [p.name for p in at_32k] == ["dot-1.5B-32k"]
+    assert [p.name for p in at_32k] == ["dot-1.5B-32k", "autothink-1.5B-32k"]
     bases = {p.name: str(p.rows[0].cells["AIME24", "accuracy"]) for p in [*at_16k, *at_32k]}
     assert bases == {
         "attnpo-1.5B-16k": "28.1 [C]",
@@ -174,7 +189,7 @@ def test_only_what_was_evaluated_is_shown_beside_a_run(paper: pd.DataFrame) -> N
 
 def test_a_run_on_other_problems_is_told_apart(paper: pd.DataFrame) -> None:
     shown = published(paper, "7B", ["attnpo_testbed_test"], 256, 1.0)
-    assert {p.name for p in shown} == {"decs-7B-16k"}
+    assert {p.name for p in shown} == {*("decs-7B-16k", "lc_r1-7B-16k", "autothink-7B-32k", "depo-7B", "s_grpo-7B")}
     assert all("Not comparable" in p.remark for p in shown)
 
 
@@ -187,5 +202,11 @@ def test_methods_of_a_profile_and_their_variants_are_shown(paper: pd.DataFrame) 
 
 
 def test_an_unknown_size_is_refused(paper: pd.DataFrame) -> None:
-    with pytest.raises(AttnPOError, match="size '3B'; sizes are 1.5B, 7B"):
+    with pytest.raises(AttnPOError, match="size '3B'; sizes are 1.5B, 4B, 7B"):
         published(paper, "3B", MATH, 16384, 0.6)
+
+
+def test_a_comparison_that_is_not_like_the_others_says_so(paper: pd.DataFrame) -> None:
+    odd = {p.name: p.remark for p in published(paper, "1.5B", ["attnpo_testbed"], None, None)}
+    assert "Its 1.5B base is at 39.5 on AIME24" in odd["depo-1.5B"]
+    assert "39.5" not in odd["lc_r1-1.5B-16k"]
