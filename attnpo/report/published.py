@@ -144,7 +144,8 @@ def published(
     found, left_out = [], []
     for name, rows in of_size.groupby("base", sort=False):
         first = rows.iloc[0]
-        where = f"{first['model']}, budget {first['budget_tokens']:.0f} tokens, "
+        budgeted = pd.notna(first["budget_tokens"])
+        where = f"{first['model']}, budget {f'{first.budget_tokens:.0f} tokens' if budgeted else 'not stated'}, "
         known = pd.notna(first["temperature"])
         where += f"temperature {first['temperature']:g}" if known else "temperature not stated"
         if shared:

@@ -169,6 +169,7 @@ def test_budgets_and_bases_are_never_mixed(paper: pd.DataFrame) -> None:
     at_16k = published(paper, "1.5B", MATH, 16384, 0.6)
     assert [p.name for p in at_16k] == ["attnpo-1.5B-16k", "decs-1.5B-16k"]
     assert "Left out: dot-1.5B-32k (budget 32768 tokens" in at_16k[-1].remark
+    assert "depo-1.5B (budget not stated, temperature not stated)" in at_16k[-1].remark
     at_32k = published(paper, "1.5B", MATH, 32768, 0.6)
     assert [p.name for p in at_32k] == ["dot-1.5B-32k", "autothink-1.5B-32k"]
     bases = {p.name: str(p.rows[0].cells["AIME24", "accuracy"]) for p in [*at_16k, *at_32k]}
@@ -176,6 +177,7 @@ def test_budgets_and_bases_are_never_mixed(paper: pd.DataFrame) -> None:
         "attnpo-1.5B-16k": "28.1 [C]",
         "decs-1.5B-16k": "27.99 [P]",
         "dot-1.5B-32k": "30.0 [C]",
+        "autothink-1.5B-32k": "27.5 [P]",
     }
     assert published(paper, "1.5B", MATH, 16384, 1.0) == []
     assert published(paper, "1.5B", MATH, 4096, 0.6) == []
