@@ -84,6 +84,7 @@ def report(
     out: Path = Path("attnpo-report"),
     budgets: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="TOKENS...")] = None,
     paper: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None,
+    frontier: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
     draws: int = 2000,
     confidence: float = 0.95,
     bootstrap_seed: int = 0,
@@ -96,7 +97,9 @@ def report(
         base: which of them, or which other one, the rest is compared with: paired differences and AES.
         out: folder for report.md, .csv, .tex, problems.csv and figures.
         budgets: token budgets at which accuracy is reported; if not given, that of the runs and its halves.
-        paper: model size (1.5B, 7B) whose published values of the same budget stand beside.
+        paper: model size (1.5B, 4B, 7B) whose published values of the same budget stand beside.
+        frontier: columns task, budget and accuracy (%): the best that is known at token budgets, for REG; if not given,
+            the best of what is compared.
         draws: bootstrap draws.
         confidence: level of the intervals.
         bootstrap_seed: seed of the draws.
@@ -106,7 +109,7 @@ def report(
     given = {"draws": draws, "confidence": confidence, "bootstrap_seed": bootstrap_seed, "budgets": budgets}
     build(_ReportOptions, given, "report")
     options = {"draws": draws, "level": confidence, "seed": bootstrap_seed}
-    write_comparison(samples, out, Console(), base=base, budgets=budgets, paper=paper, **options)
+    write_comparison(samples, out, Console(), base=base, budgets=budgets, paper=paper, frontier=frontier, **options)
 
 
 def run(

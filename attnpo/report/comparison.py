@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from attnpo.environment import shipped
-from attnpo.errors import AttnPOError
+from attnpo.errors import AttnPOError, first_line
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_csv
 from attnpo.report import figures, formats
@@ -34,6 +34,7 @@ def write_comparison(
     base: str | None = None,
     budgets: Sequence[int] | None = None,
     paper: str | None = None,
+    frontier: Path | None = None,
     **options: Any,
 ) -> None:
     """Read evaluations, print their table and write `report.{md,csv,tex}`, `problems.csv` and figures into `out`.
@@ -45,6 +46,8 @@ def write_comparison(
         base: label of one of them, or another `PATH` or `LABEL=PATH`: differences and AES are against it.
         budgets: token budgets at which accuracy is reported; None: the runs' own and its halves.
         paper: size of a model, such as 1.5B, whose published values stand beside.
+        frontier: file of the best accuracy known at token budgets, see `read_frontier`; None: the best of what is
+            compared.
         options: of the bootstrap, see `attnpo.statistics.bootstrap.bootstrap`.
 
     Raises:
@@ -67,7 +70,8 @@ def write_comparison(
     check_comparable(evaluations)
     pairs = [] if base is None else [(label, base) for label in dict.fromkeys(e.label for e in evaluations)]
     # Evaluations from anywhere: their seeds say nothing of each other, so all count in every comparison.
-    wanted = Wanted(comparisons=pairs, untrained=[] if base is None else [base])
+    known = {} if frontier is None else read_frontier(frontier)
+    wanted = Wanted(comparisons=pairs, untrained=[] if base is None else [base], frontier=True, known=known)
     several = {name: members for name, members in task_groups().items() if len(members) > 1}
     estimates = estimate_table(problems, [wanted], several, **options)
     table = build_comparison(estimates, evaluations, base=base, paper=paper, **options)
@@ -82,6 +86,36 @@ def write_comparison(
                 figure(curves, out / "figures" / f"{figure.__name__}_{block.task}", title=block.title)
     formats.print_table(table, console, str(out / "report.md"))
     console.print(f"written to {out}: report.md, .csv, .tex, problems.csv and figures/", markup=False, soft_wrap=True)
+
+
+def read_frontier(path: Path) -> dict[str, dict[int, float]]:
+    """Task or group -> tokens -> the best accuracy known within them, a share.
+
+    The file is CSV with the columns task, budget (tokens) and accuracy (in per cent).
+
+    Raises:
+        AttnPOError: no such file, other columns, or values out of range.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise AttnPOError(f"--frontier {path}: {first_line(error)}; give a CSV file") from error
+    if missing := [name for name in ("task", "budget", "accuracy") if name not in table]:
+        raise AttnPOError(f"--frontier {path}: no column {missing[0]!r}; it needs task, budget and accuracy (in %)")
+    found: dict[str, dict[int, float]] = {}
+    for number, (task, budget, accuracy) in enumerate(
+        table[["task", "budget", "accuracy"]].itertuples(index=False), start=2
+    ):
+        try:
+            tokens, share = int(budget), float(accuracy) / 100
+        except (TypeError, ValueError):
+            tokens, share = 0, 0.0
+        if tokens < 1 or tokens != budget or not 0 <= share <= 1:
+            raise AttnPOError(
+                f"--frontier {path}:{number}: budget {budget}, accuracy {accuracy}; give whole tokens and per cent"
+            )
+        found.setdefault(str(task), {})[tokens] = share
+    return found
 
 
 def _limit(evaluations: Sequence[Evaluation]) -> int:

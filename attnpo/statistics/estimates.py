@@ -23,8 +23,8 @@ import numpy as np
 
 from attnpo.errors import AttnPOError
 from attnpo.statistics.bootstrap import Drawn, Estimate, draw_problems, estimates_of
-from attnpo.statistics.measures import AES, REDUNDANT_SHARE, TOKENS_RELATIVE, Measure, measures_of
-from attnpo.statistics.metrics import Array, accuracy_at_equal_length, aes_unchecked
+from attnpo.statistics.measures import AES, REDUNDANT_SHARE, REG, TOKENS_RELATIVE, Measure, measures_of
+from attnpo.statistics.metrics import Array, accuracy_at_equal_length, aes_unchecked, efficiency_gap
 from attnpo.statistics.samples import Sample, check_same_problems, samples_by_method, shared_seeds
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Wanted:
     lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name -> methods along a line, from the weakest length penalty to the strongest. The first line is compared with
     the others at equal tokens; all methods are taken on the seeds that all of them have."""
+    frontier: bool = False
+    """Each method's gap to the best of all at each budget (REG)."""
+    known: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Task -> tokens -> accuracy that is known to be reached within them, for the frontier; a share."""
 
 
 class Question(NamedTuple):
@@ -74,6 +78,10 @@ class Question(NamedTuple):
     methods: tuple[str, ...] = ()
     reference_methods: tuple[str, ...] = ()
     """Of lines."""
+    frontier: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The methods, with their seeds, whose best accuracy at each budget is the frontier."""
+    known: tuple[tuple[int, float], ...] = ()
+    """Tokens and accuracy, beside them."""
 
 
 def estimate_table(
@@ -149,6 +157,10 @@ def _questions(
         for method in seeds:
             for chains, measures in slices:
                 yield Question(task, chains, method, seeds[method]), measures
+        known = tuple(sorted(want.known.get(task, {}).items()))
+        if want.frontier and len(seeds) + len(known) > 1:
+            for method in seeds:
+                yield Question(task, (), method, seeds[method], frontier=tuple(seeds.items()), known=known), None
         for one, other in want.comparisons:
             if one in seeds and other in seeds:
                 mine, theirs = compared_seeds(one, seeds[one], other, seeds[other], want.untrained)
@@ -201,6 +213,8 @@ class _Answers:
         theirs = [run.on_seeds(question.reference_seeds) for run in others if run]
         if question.methods:
             found = self._line(mine, theirs)
+        elif question.frontier:
+            found = self._gap(mine[0], question)
         elif not theirs:
             found = self._values(mine[0])
         elif question.method == question.reference:
@@ -263,6 +277,26 @@ class _Answers:
         runs = [part.on_columns(columns) for part in (run, other)]
         more = [TOKENS_RELATIVE.name, AES.name, *([REDUNDANT_SHARE.name] if labelled else [])]
         return dict(zip([*measures, *more], self._estimate(statistic, runs), strict=True))
+
+    def _gap(self, run: _DrawnRun, question: Question) -> dict[str, Estimate | None]:
+        runs = [run]
+        for method, seeds in question.frontier:
+            other = self._run(method, ())
+            if method != question.method and other is not None:
+                runs.append(other.on_seeds(seeds))
+        named = set.intersection(*({c for c in r.columns if c.startswith("correct_at_")} for r in runs))
+        budgets = sorted(int(column.removeprefix("correct_at_")) for column in named)
+        if not budgets:
+            return {}
+        columns = [f"correct_at_{budget}" for budget in budgets]
+        known = np.interp(budgets, *np.array([(0, 0.0), *question.known]).T)
+
+        def statistic(*means: Array) -> Array:
+            curves = np.stack([mean.mean(axis=0) for mean in means])
+            best = np.maximum(curves.max(axis=0), known)
+            return efficiency_gap(curves[0], best, budgets)[..., None]
+
+        return {REG.name: self._estimate(statistic, [r.on_columns(columns) for r in runs])[0]}
 
     def _line(self, points: Sequence[_DrawnRun], curve: Sequence[_DrawnRun]) -> dict[str, Estimate | None]:
         def above(*means: Array) -> Array:

@@ -72,6 +72,8 @@ MEASURES = {measure.name: measure for measure in _ALL}
 
 AES = Measure("aes", "AES", digits=2)
 """Accuracy-Efficiency Score against a reference, see `attnpo.statistics.metrics.aes`."""
+REG = Measure("reg", "REG, points", scale=100)
+"""Reasoning Efficiency Gap to a frontier, see `attnpo.statistics.metrics.efficiency_gap`."""
 TOKENS_RELATIVE = Measure("tokens_relative", "tokens, %", scale=100)
 """Difference of the tokens as a share of the reference's."""
 REDUNDANT_SHARE = Measure("redundant_share_of_cut", "share of redundant steps in those cut %", scale=100)
@@ -101,6 +103,8 @@ def measure_named(name: str) -> Measure:
     """
     if name in MEASURES:
         return MEASURES[name]
+    if name == REG.name:
+        return REG
     if name.startswith("pass@"):
         return mean_of(name, f"{name} %", name, 100)
     if name.startswith("accuracy@"):

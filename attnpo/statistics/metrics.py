@@ -80,6 +80,29 @@ def budgets_below(limit: int, number: int = 5) -> list[int]:
     return [limit >> i for i in reversed(range(number)) if limit >> i]
 
 
+def efficiency_gap(curve: Any, frontier: Any, budgets: Any) -> Array:
+    """Area between two curves of accuracy at token budgets, over the largest budget: in units of accuracy.
+
+    The Reasoning Efficiency Gap of arXiv 2506.07104 is such an area below the best accuracy known at each budget; that
+    it is over the largest budget, so that it is a mean over all budgets, is ours. Both curves are linear between the
+    budgets and 0 at no token.
+
+    Args:
+        curve: (..., K): accuracy within each budget.
+        frontier: the same of the best that is known.
+        budgets: (K,) tokens, from the smallest.
+
+    Raises:
+        AttnPOError: budgets that do not rise from above 0.
+    """
+    places = np.concatenate([[0.0], _numbers("budgets", budgets, ndim=1)])
+    if (np.diff(places) <= 0).any():
+        raise AttnPOError(f"budgets {list(budgets)} must rise, from 1 on")
+    missing = np.asarray(frontier, dtype=float) - np.asarray(curve, dtype=float)
+    heights = np.concatenate([np.zeros_like(missing[..., :1]), missing], axis=-1)
+    return np.asarray(np.trapezoid(heights, places, axis=-1) / places[-1])
+
+
 def accuracy_at_equal_length(points: Any, curve: Any) -> Array:
     """How far points lie above a curve: accuracy less the curve's at the same tokens, mean over the points.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_jsonl, atomic_write_text
 from attnpo.report import figures, formats, write_report
-from attnpo.report.comparison import write_comparison
+from attnpo.report.comparison import read_frontier, write_comparison
 from attnpo.report.labels import spread
 from attnpo.report.style import Curve
 from attnpo.report.table import Block, Cell, Row, Table
@@ -31,6 +32,7 @@ from attnpo.runs.profile import Profile
 from attnpo.runs.store import Run
 from attnpo.statistics.estimates import estimate_table
 from attnpo.statistics.measures import MEASURES
+from attnpo.statistics.metrics import efficiency_gap
 
 ALL = list(MEANS)
 
@@ -419,6 +421,41 @@ def test_a_report_against_a_base(tmp_path: Path) -> None:
         grid = text.partition(f"## Published values, {name}")[2].partition("\n## ")[0]
         assert "| base | 2" in grid and "| old, measured | 66.7 ±" in grid
     assert "Published values, dot-1.5B-32k" not in text
+
+
+def test_the_gap_to_the_best_of_what_is_compared_or_of_a_file(tmp_path: Path) -> None:
+    one, other = (str(write_lm_eval(tmp_path / name, shift=shift)) for name, shift in (("a", 0), ("b", 1)))
+    assert "REG, points" in compare(tmp_path, f"one={one}", f"other={other}")
+    cells = cells_of(tmp_path, "attnpo_aime2024")["value"].astype(float)
+    budgets = [1024, 2048, 4096, 8192, 16384]
+    curves = {name: [cells[name, f"accuracy@{b}"] for b in budgets] for name in ("one", "other")}
+    best = [max(pair) for pair in zip(*curves.values(), strict=True)]
+    for name, curve in curves.items():
+        assert cells[name, "reg"] == pytest.approx(efficiency_gap(curve, best, budgets), abs=1e-5)
+    compare(tmp_path, f"one={one}")
+    assert ("one", "reg") not in cells_of(tmp_path, "attnpo_aime2024").index
+    file = tmp_path / "best.csv"
+    file.write_text("task,budget,accuracy\nattnpo_aime2024,1024,100\nattnpo_aime2024,16384,100\n")
+    compare(tmp_path, f"one={one}", frontier=file)
+    cells = cells_of(tmp_path, "attnpo_aime2024")["value"].astype(float)
+    assert cells["one", "reg"] == pytest.approx(efficiency_gap(curves["one"], [1.0] * 5, budgets), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task,budget\na,1\n", "no column 'accuracy'; it needs task, budget and accuracy"),
+        ("task,budget,accuracy\na,1,101\n", ":2: budget 1, accuracy 101; give whole tokens and per cent"),
+        ("task,budget,accuracy\na,9,1\na,0,1\n", ":3: budget 0, accuracy 1"),
+        ("task,budget,accuracy\na,many,1\n", ":2: budget many, accuracy 1"),
+        (None, "No such file"),
+    ],
+)
+def test_a_frontier_that_cannot_be_read_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "best.csv").write_text(text)
+    with pytest.raises(AttnPOError, match=re.escape(message)):
+        read_frontier(tmp_path / "best.csv")
 
 
 def test_seeds_of_one_label_stand_together(tmp_path: Path) -> None:

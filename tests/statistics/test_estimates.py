@@ -12,7 +12,7 @@ from attnpo.errors import AttnPOError
 from attnpo.statistics.bootstrap import Estimate
 from attnpo.statistics.estimates import AT_EQUAL_TOKENS, Wanted, compared_seeds, estimate_table
 from attnpo.statistics.measures import MEASURES, measure_named, measures_of
-from attnpo.statistics.metrics import aes, pass_at_k_each
+from attnpo.statistics.metrics import aes, efficiency_gap, pass_at_k_each
 from attnpo.statistics.samples import Sample, samples_by_method, shared_seeds
 
 
@@ -236,3 +236,35 @@ def test_lines_are_compared_at_equal_tokens_on_shared_seeds() -> None:
     assert set(found.loc[found["method"] == "x1", "seeds"]) == {"0 1", "0 1 2"}
     few = estimate_table(problems, [Wanted(tasks=["a"], lines={"x": ["x0", "x1"], "y": ["y0"]})], draws=20)
     assert AT_EQUAL_TOKENS not in set(few["measure"])
+
+
+def within(method: str, shares: dict[int, float], n: int = 4, size: int = 20) -> Any:
+    """Problems whose responses are right within some tokens by these shares, all alike."""
+    for row in rows(method, "a", shares[max(shares)], 50, n=n, size=size):
+        yield row | {"correct": n * shares[max(shares)]} | {f"correct_at_{b}": n * s for b, s in shares.items()}
+
+
+def test_the_gap_is_the_area_to_the_best_at_each_budget() -> None:
+    early, late = {32: 0.5, 64: 0.5, 128: 0.5}, {32: 0.0, 64: 0.5, 128: 1.0}
+    problems = table(within("early", early), within("late", late)).drop(columns="correct_at_64", errors="ignore")
+    problems["correct_at_64"] = [2.0] * len(problems)
+    found = estimate_table(problems, [Wanted(frontier=True)], draws=50)
+    # The frontier is .5, .5, 1: early lacks a triangle of 64 tokens and half a point; late one of 64 tokens too.
+    assert values(found, "a", "early")["reg"].value == pytest.approx(0.5 * 64 * 0.5 / 128)
+    assert values(found, "a", "late")["reg"].value == pytest.approx((0.5 * 32 * 0.5 + 0.5 * 32 * 0.5) / 128)
+    assert "reg" not in values(estimate_table(problems, [Wanted()], draws=50), "a", "early")
+    alone = problems[problems["method"] == "early"]
+    assert "reg" not in values(estimate_table(alone, [Wanted(frontier=True)], draws=50), "a", "early")
+    known = Wanted(frontier=True, known={"a": {128: 1.0}})
+    # A straight line from 0 to 1: .25, .5, 1, of which early is above at 32.
+    assert values(estimate_table(alone, [known], draws=50), "a", "early")["reg"].value == pytest.approx(
+        0.5 * 64 * 0.5 / 128
+    )
+
+
+def test_a_gap_is_a_mean_over_budgets() -> None:
+    assert efficiency_gap([0.2, 0.2], [0.2, 0.2], [10, 20]) == 0
+    # .1 too little at both budgets, and at no token nothing: .1 * (10 / 2 + 10) / 20.
+    assert efficiency_gap([0.2, 0.3], [0.3, 0.4], [10, 20]) == pytest.approx(0.075)
+    with pytest.raises(AttnPOError, match="must rise"):
+        efficiency_gap([0, 0], [1, 1], [20, 10])
