@@ -405,6 +405,33 @@ def oracle_scores(essential: Sequence[bool]) -> Tensor:
     return torch.tensor(list(essential), dtype=torch.float64)
 
 
+def confidence_scores(
+    logps: Tensor, step_of_token: Tensor, n_steps: int, answer_tokens: int, total_tokens: int
+) -> Tensor:
+    """Step scores (K,) from the model's confidence, in place of attention: an ablation of ours.
+
+    `S_k = |F| / total_tokens * exp(c_k - c)`, c_k the mean log-probability of the step's tokens, c that of all steps'
+    tokens. So at p = 1 a step that is as confident as the whole has the baseline score, and less confident ones are
+    attenuated: SAS's signal (2604.24003) in AttnPO's formula. NaN for steps without tokens.
+
+    Args:
+        logps: (T,) log-probabilities of the sampled tokens.
+        step_of_token: (T,), -1 for tokens of no step.
+        n_steps: K.
+        answer_tokens, total_tokens: as in `baseline_score`.
+
+    Raises:
+        AttnPOError: a log-probability in a step that is not finite.
+    """
+    inside = step_of_token >= 0
+    if not bool(logps[inside].isfinite().all()):
+        raise AttnPOError("a log-probability of a sampled token is not finite: check the policy's logits")
+    sums = torch.zeros(n_steps, dtype=torch.float64, device=logps.device)
+    sums.index_add_(0, step_of_token[inside], logps[inside].double())
+    of_step = sums / torch.bincount(step_of_token[inside], minlength=n_steps)
+    return answer_tokens / total_tokens * torch.exp(of_step - logps[inside].double().mean())
+
+
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:
     if not config.schedule:
         return True

@@ -27,7 +27,7 @@ from attnpo.training.settings import CreditOptions, GRPONumbers
 
 T = TypeVar("T")
 
-STEP_SCORES = ("attention", "oracle")
+STEP_SCORES = ("attention", "labels", "confidence")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
@@ -86,7 +86,8 @@ class AttnPOConfig(GRPOConfig):
     step_scores: str = field(
         default="attention",
         metadata={
-            "help": "'attention': the mean over the heads; 'oracle': from the trainer's `step_labels`, an upper bound."
+            "help": "'attention': the mean over the heads; 'labels': from the trainer's `step_labels`; 'confidence': "
+            "from the log-probabilities of the tokens."
         },
     )
     phrases: str = field(default="corrected", metadata={"help": "Phrase set of the segmentation."})

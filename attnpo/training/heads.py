@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def choose_heads(
     method: MethodSection, seed: int, heads_file: Path | None, default_heads: int, model: nn.Module
 ) -> list[Head] | None:
-    """The heads that a method asks for as (layer, head), both from 0; None for `heads: oracle`, which reads labels.
+    """The heads that a method asks for as (layer, head), both from 0; None where something takes attention's place.
 
     Args:
         method: its `heads` and `n_heads` are read.
@@ -33,7 +33,7 @@ def choose_heads(
     """
     count = method.n_heads or default_heads
     heads: list[Head]
-    if method.heads == "oracle":
+    if method.heads == "oracle" or method.heads == "first_answer" or method.heads == "confidence":
         return None
     if method.heads == "top" or method.heads == "worst":
         if heads_file is None:

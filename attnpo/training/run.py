@@ -25,8 +25,8 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
-from attnpo.probing.labels import check_labels, oracle_labels
-from attnpo.probing.settings import Source, StepsSection
+from attnpo.probing.labels import BY_TEXT, check_labels
+from attnpo.probing.settings import LabelSource, Source, StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.models import (
     checkpoint_dtype,
@@ -44,6 +44,8 @@ from attnpo.training.heads import choose_heads
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
+STEP_SCORES = {"oracle": "labels", "first_answer": "labels", "confidence": "confidence"}
+"""Names under a method's `heads` that take the place of attention, and what the trainer scores steps by."""
 TRACKERS = {"tensorboard": ["tensorboard", "tensorboardX"], "trackio": ["trackio"], "wandb": ["wandb"]}
 """What `report_to` may name of the extra `trackers`, and the packages one of which it needs."""
 logger = logging.getLogger(__name__)
@@ -174,7 +176,7 @@ def training_config(
         "advantage_estimator": method.estimator,
         "attnpo": method.attnpo,
         "heads": None if heads is None else [list(head) for head in heads],
-        "step_scores": "oracle" if method.heads == "oracle" else "attention",
+        "step_scores": STEP_SCORES.get(str(method.heads), "attention"),
         "credit": method.credit,
         "selection": method.selection,
         "exits": method.exits,
@@ -286,7 +288,7 @@ def run_training(
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
             callbacks=[LogFile(out_dir / "log.jsonl")],
-            step_labels=_oracle_labels(source.data, problems) if config.step_scores == "oracle" else None,
+            step_labels=_labels(method, source.data, problems) if config.step_scores == "labels" else None,
         )
         for theirs in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(theirs)
@@ -314,11 +316,15 @@ def grading_workers() -> int:
     return max(1, min(4, usable_cores() // processes))
 
 
-def _oracle_labels(data: str, problems: Sequence[Problem]) -> StepLabels:
-    """The oracle's labels for a row of the data set, which names its problem by id."""
-    check_labels(["oracle"], data)
+def _labels(method: MethodSection, data: str, problems: Sequence[Problem]) -> StepLabels:
+    """Labels of `heads: oracle` or `first_answer` for a row of the data set, which names its problem by id.
+
+    A step without a label counts as essential, so that it is left alone.
+    """
+    source: LabelSource = "oracle" if method.heads == "oracle" else "first_answer"
+    check_labels([source], data)
     by_id = {problem.id: problem for problem in problems}
-    return lambda row, texts: oracle_labels(by_id[row["id"]], texts)
+    return lambda row, texts: [label is not False for label in BY_TEXT[source](by_id[row["id"]], texts)]
 
 
 def last_checkpoint(folder: Path, steps: int | None = None) -> Path | None:

@@ -175,10 +175,10 @@ class MethodSection:
     exits: Options | None = None
     """Fields of `attnpo.training.exits.ExitConfig`: a group is one response and its thinking stopped at random places
     (S-GRPO), with reward `s_grpo` alone; null: a group is that many responses."""
-    heads: Literal["top", "worst", "random", "all", "oracle"] | HeadList = "top"
+    heads: Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence"] | HeadList = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
-    model; `oracle`: labels in place of attention (`attnpo.method.credit.oracle_scores`); or a list of [layer, head],
-    both from 0."""
+    model; or a list of [layer, head], both from 0. In place of attention: `oracle`, `first_answer`: labels, 1 for an
+    essential step (`attnpo.method.credit.oracle_scores`); `confidence`: log-probabilities (`confidence_scores`)."""
     n_heads: Count | None = None
     """How many heads, for `top`, `worst` and `random`; null: `probe.heads`."""
     phrases: Phrases | None = None

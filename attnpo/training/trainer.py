@@ -41,7 +41,17 @@ from trl.trainer.utils import get_config_model_id, nanstd
 from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
 from attnpo.method.attention import Head, check_heads
-from attnpo.method.credit import Credit, Rescaled, ScoredSteps, Shaped, assign, oracle_scores, rescale, token_offsets
+from attnpo.method.credit import (
+    Credit,
+    Rescaled,
+    ScoredSteps,
+    Shaped,
+    assign,
+    confidence_scores,
+    oracle_scores,
+    rescale,
+    token_offsets,
+)
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
@@ -70,12 +80,12 @@ class AttnPOTrainer(GRPOTrainer):
     """`GRPOTrainer` whose first reward function is correctness (0 or 1), shaped and rescaled as `args` say.
 
     Works with any decoder that `attnpo.method.attention` knows and any tokenizer that writes `</think>`. A length that
-    the prompt asks for is the data set's column `target_length`. `step_labels` is for `step_scores="oracle"` alone;
+    the prompt asks for is the data set's column `target_length`. `step_labels` is for `step_scores="labels"` alone;
     every other argument is `GRPOTrainer`'s.
 
     Raises:
         AttnPOError: a head that the model lacks, a correctness that is not 0 or 1, advantages that are not finite,
-            oracle scores without labels.
+            scores from labels without labels.
     """
 
     _tag_names = ["trl", "attnpo"]  # noqa: RUF012  (as in TRL)
@@ -91,8 +101,8 @@ class AttnPOTrainer(GRPOTrainer):
             self._tag_names, self._name, self._paper = ["trl"], self.args.length_reward, {}
         check_data_set(self.train_dataset, (self.args.generation_batch_size or 0) // (self.num_generations or 1))
         self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
-        if self.args.attnpo and self.args.step_scores == "oracle" and step_labels is None:
-            raise AttnPOError("step_scores is 'oracle' but there are no labels; pass step_labels to AttnPOTrainer")
+        if self.args.attnpo and self.args.step_scores == "labels" and step_labels is None:
+            raise AttnPOError("step_scores is 'labels' but there are no labels; pass step_labels to AttnPOTrainer")
         self.credit_config = self.args.credit_config()
         assert not isinstance(self.args.heads, str)  # a file was read when the arguments were made
         self.selection_config = self.args.selection_config()
@@ -286,9 +296,17 @@ class AttnPOTrainer(GRPOTrainer):
         start = time.perf_counter()
         aligned = self._aligned({row: ids[row] for row in rows})
         prompts = {row: output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist() for row in aligned}
-        if self.args.step_scores == "oracle":
+        if self.args.step_scores == "labels":
             assert self._step_labels is not None
             scores = {row: oracle_scores(self._step_labels(inputs[row], s.texts)) for row, s in aligned.items()}
+        elif self.args.step_scores == "confidence":
+            scores = {}
+            logps = self._sampled_logps(output)
+            for row, s in aligned.items():
+                steps = torch.tensor(s.step_of_token, device=logps.device)
+                total = len(prompts[row]) + len(ids[row])
+                of_row = logps[row, : len(ids[row])]
+                scores[row] = confidence_scores(of_row, steps, len(s.steps), s.answer[1] - s.answer[0], total)
         else:
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
@@ -304,9 +322,7 @@ class AttnPOTrainer(GRPOTrainer):
         self, output: dict[str, Any], ids: list[list[int]], correct: torch.Tensor, config: SelectionConfig
     ) -> torch.Tensor:
         """Factors (B, T) on the advantages: 0 in the steps that lose theirs, see `attnpo.method.selection`."""
-        logps, tokens = output.get("old_per_token_logps"), output["completion_mask"].bool()
-        if logps is None:  # the policy has not changed since it sampled, so TRL makes no pass for them
-            logps = self._logps(output)
+        logps, tokens = self._sampled_logps(output), output["completion_mask"].bool()
         first = self.accelerator.process_index * len(ids)
         draws = [random.Random(f"{self.args.seed} {self.state.global_step} {first + row}") for row in range(len(ids))]
         factors = batch_factors(logps, ids, self._bytes_table, correct.tolist(), config, draws)
@@ -314,6 +330,12 @@ class AttnPOTrainer(GRPOTrainer):
         n_lost, n_tokens = self.accelerator.gather(lost[None]).sum(0).tolist()
         self._log_value("selection/token_share", n_lost / max(n_tokens, 1))
         return factors
+
+    def _sampled_logps(self, output: dict[str, Any]) -> torch.Tensor:
+        """Log-probabilities (B, T) of the responses under the policy that sampled them."""
+        logps = output.get("old_per_token_logps")
+        # Where the policy has not changed since it sampled, TRL makes no pass for them.
+        return self._logps(output) if logps is None else logps
 
     def _logps(self, output: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities (B, T) of the responses under the policy as it is now, from a pass of their own."""

@@ -118,7 +118,7 @@ def test_problem_means() -> None:
         tokens = {"total": total, "thinking": total - 3, "answer": 2}
         return {
             "task": "x", "problem_id": problem, "correct": correct, "tokens": tokens, "finish": finish,
-            "think_tags": tags, "parse_failed": False, "counted": "generated",
+            "think_tags": tags, "parse_failed": False, "counted": "generated", "text": "a" + tags * "</think>",
         }  # fmt: skip
 
     lines = [line("b", True, 10, "stop", 1), line("b", False, 20, "length", 0), line("a", True, 30, "stop", 1)]
@@ -156,7 +156,7 @@ class Sampler:
                     right = bool(rng.random() < self.accuracy)
                     line = {"task": name, "problem_id": doc["id"], "k": k, "correct": right, "tokens": tokens}
                     line |= {"parse_failed": False, "counted": "generated"}
-                    lines.append({**line, "finish": "stop", "think_tags": 1})
+                    lines.append({**line, "finish": "stop", "think_tags": 1, "text": "a</think>b"})
         (out / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from places import GOLDEN
 
 from attnpo.errors import AttnPOError
-from attnpo.method.credit import CreditConfig, baseline_score, step_gammas, token_gammas
+from attnpo.method.credit import CreditConfig, baseline_score, confidence_scores, step_gammas, token_gammas
 
 VECTORS = json.loads((GOLDEN / "credit.json").read_text())
 # The golden vectors come from the same formulas in float64; only the order of the operations may differ.
@@ -168,3 +169,17 @@ def test_uniform_attention_scores_the_baseline_over_its_difficulty(answer, total
     assert baseline_score(p, answer, total) == p**2 * (answer / total)
     assert gammas_of([answer / total] * 3, advantage=1.0, p=1.0, answer=answer, total=total) == [1, 1, 1]
     assert gammas_of([answer / total] * 3, advantage=-1.0, p=1.0, answer=answer, total=total) == [1, 1, 1]
+
+
+def test_confidence_in_place_of_attention() -> None:
+    """Against values by hand: a step as confident as the whole has the baseline score at p = 1."""
+    logps = torch.tensor([-1.0, -2.0, -3.0, -2.0, -9.0])
+    steps = torch.tensor([0, 0, 1, 3, -1])  # step 2 has no token
+    found = confidence_scores(logps, steps, 4, 3, 12)
+    base = baseline_score(1.0, 3, 12)
+    assert found[[0, 1, 3]].tolist() == pytest.approx([base * math.exp(0.5), base * math.exp(-1), base], rel=1e-12)
+    assert found[2].isnan()
+    gammas = step_gammas(found, 1.0, 1.0, 3, 12, 1, CreditConfig(schedule=False), torch.tensor([1, 1, 0, 1]) > 0)
+    assert gammas.tolist() == pytest.approx([1, math.exp(-1), 1, 1], rel=1e-12)
+    with pytest.raises(AttnPOError, match="log-probability of a sampled token is not finite"):
+        confidence_scores(logps * math.inf, steps, 4, 3, 12)

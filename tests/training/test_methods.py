@@ -272,7 +272,7 @@ def test_rounding_chooses_neither_pa_nor_na(tmp_path: Path, monkeypatch: pytest.
 def test_oracle_labels_take_the_place_of_attention(tmp_path: Path) -> None:
     assert oracle_scores([True, False]).tolist() == [1, 0]
     with pytest.raises(AttnPOError, match="there are no labels; pass step_labels"):
-        made(tmp_path, attnpo=True, heads=None, step_scores="oracle")
+        made(tmp_path, attnpo=True, heads=None, step_scores="labels")
 
     def labels(row: Any, texts: Any) -> list[bool]:
         return oracle_labels(ITEMS[row["id"]], texts)
@@ -287,7 +287,7 @@ def test_oracle_labels_take_the_place_of_attention(tmp_path: Path) -> None:
             length_reward="made_up",
             attnpo=True,
             heads=None,
-            step_scores="oracle",
+            step_scores="labels",
             step_labels=labels,
             max_steps=1,
             max_completion_length=160,
