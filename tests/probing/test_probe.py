@@ -94,7 +94,7 @@ def test_the_sampler_of_the_backend_is_closed_before_the_model_is_loaded(
 
 
 def test_data_without_labels_is_refused(profile: Profile, tmp_path: Path) -> None:
-    message = r"labels .oracle. are known for testbed, testbed-large alone, not for data .some.jsonl."
+    message = r"labels .oracle. are known for testbed alone, not for data .some.jsonl."
     with pytest.raises(AttnPOError, match=message):
         run_probe(Source(model=EMBEDDED, revision=None, data="some.jsonl"), profile.steps, profile.probe, tmp_path)
 
