@@ -39,6 +39,8 @@ BENCHMARKS = {
 """Our task or group, and its name in the published values."""
 
 _METRICS = ["accuracy", "tokens", "aes"]
+_SHOWN = [*BENCHMARKS.values(), "mean of seven"]
+"""Benchmarks that have a column."""
 
 
 class PaperValue(NamedTuple):
@@ -73,7 +75,7 @@ class Published:
 
     def grid(self) -> tuple[list[str], list[list[str]]]:
         """Headings and texts: a column a benchmark and metric that has a value."""
-        order = [(b, m) for b in [*BENCHMARKS.values(), "mean of seven"] for m in _METRICS]
+        order = [(b, m) for b in _SHOWN for m in _METRICS]
         columns = [c for c in order if any(c in row.cells for row in self.rows)]
         headings = [{"accuracy": b, "tokens": f"{b}, tokens", "aes": f"{b}, AES"}[m] for b, m in columns]
         rows = [[row.label, *(str(row.cells.get(column, "")) for column in columns)] for row in self.rows]
@@ -136,7 +138,7 @@ def published(
     Raises:
         AttnPOError: there are no values for this size.
     """
-    of_size = paper[(paper["size"] == size) & paper["metric"].isin(_METRICS)]
+    of_size = paper[(paper["size"] == size) & paper["metric"].isin(_METRICS) & paper["benchmark"].isin(_SHOWN)]
     if of_size.empty:
         sizes = ", ".join(sorted(set(paper["size"]) - {""}))
         raise AttnPOError(f"there are no published values for a model of size {size!r}; sizes are {sizes}")

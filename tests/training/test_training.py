@@ -330,7 +330,7 @@ def test_other_signals_take_the_place_of_attention(heads: str, profile_file: Pat
     method = changed(profile.method("attnpo"), heads=heads, credit={"schedule": False})
     config = config_of(profile, method, tmp_path)
     assert (config.step_scores, config.heads) == ("labels" if heads == "first_answer" else heads, None)
-    train(profile, method, tmp_path / "run", steps=1, save_steps=1, max_completion_tokens=200)
+    train(profile, method, tmp_path / "run", steps=1, save_steps=1, max_completion_tokens=200, prompts_per_step=8)
     (line,) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
     assert 0 < line["attnpo/mean_gamma"] < 1
 
