@@ -31,9 +31,10 @@ from attnpo.training.measured import Rollouts, measured
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 ITEMS = {p.id: p for p in problems.load("train") if p.chain <= 2}
-ROWS = [
+BY_LENGTH = sorted(list(ITEMS.values())[:40], key=lambda item: len(item.text))
+ROWS = [  # prompts of different lengths
     {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "target_length": 40}
-    for item in list(ITEMS.values())[:8]
+    for item in [*BY_LENGTH[:4], *BY_LENGTH[-4:]]
 ]
 SETTINGS: dict[str, Any] = {
     **TWO_STEPS,
@@ -41,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     "gradient_accumulation_steps": 1,
     "max_completion_length": 48,
     "attnpo": False,
-    "heads": [[2, 1], [3, 0]],
+    "heads": [[1, 5], [1, 4]],
     "min_step_chars": 1,
     "lone_trigger_chars": 1,
     "credit": {"warmup_steps": 0},
