@@ -46,13 +46,18 @@ class _Working:
     n: int
     results: dict[Computation, int] = field(default_factory=dict)
 
+    def goes_on(self, equation: Equation) -> bool:
+        """Whether the equation is the next part of what has begun; a part of the next link may look alike."""
+        return bool(self.results) and equation.computation in self._expected()
+
+    def _expected(self) -> list[Computation]:
+        if len(self.results) == 2:
+            return [commuted(self.added[0], "+", self.added[1])]
+        return list(stages(self.problem, self.value, self.n, self.results))
+
     def take(self, equation: Equation) -> bool:
         """Note the equation if it is what can come next. The sum is that of the results as the trace has them."""
-        if len(self.results) == 2:
-            expected = [commuted(self.added[0], "+", self.added[1])]
-        else:
-            expected = stages(self.problem, self.value, self.n, self.results)
-        if equation.computation not in expected:
+        if equation.computation not in self._expected():
             return False
         self.results[equation.computation] = equation.result
         return True
@@ -96,7 +101,7 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
                 found.easy += 1
                 found.easy_right += equation.holds(problem)
                 doubt = None
-        elif working is not None and working.take(equation):
+        elif working is not None and not (doubt is not None and doubt.goes_on(equation)) and working.take(equation):
             known.add(computation)
             if not working.complete:
                 continue

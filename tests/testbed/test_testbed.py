@@ -454,3 +454,14 @@ def test_habits_make_the_mix_the_testbed_asks_for() -> None:
     assert links["direct_right"] / links["direct"] == pytest.approx(0.85, abs=0.04)
     assert links["doubted"] / links["direct"] == pytest.approx(0.25, abs=0.05)
     assert links["worked_right"] == links["worked"]
+
+
+def test_a_doubt_goes_on_though_its_part_is_one_of_the_next_link_too() -> None:
+    """28 * 26 = 28, so that 28 * 20 belongs to both links, 28 * 26 and 28 * 22."""
+    problem = ChainProblem(28, (("*", 26), ("*", 22)))
+    doubted = ["Hmm, wait, 28 * 26: 28 * 6 = 68.", "Next, 28 * 20 = 60.", "Next, 68 + 60 = 28, yes."]
+    found = routes.routes(problem, ["First, 28 * 26 = 28.", *doubted, "Then 28 * 22 = 16."])
+    assert (found.direct, found.doubted, found.strays) == (2, 1, 0)
+    worked = ["Then 28 * 22: 28 * 2 = 56.", "Next, 28 * 20 = 60.", "Now 56 + 60 = 16."]
+    found = routes.routes(problem, ["First, 28 * 26 = 28.", *worked])
+    assert (found.direct, found.worked, found.doubted, found.strays) == (1, 1, 0, 0)
