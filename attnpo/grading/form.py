@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from attnpo.grading.math import extract_boxed
-from attnpo.method.steps import split_at_think_end
+from attnpo.method.steps import THINK_END, split_at_think_end
 
 
 class Form(NamedTuple):
@@ -28,5 +28,5 @@ def form_of(ids: Sequence[int], table: Sequence[bytes]) -> Form:
     parts = split_at_think_end(ids, table)
     text = parts.raw.decode("utf-8", "replace")
     thinking = parts.raw[: parts.tag_start].decode("utf-8", "replace")
-    boxed = extract_boxed(text.rpartition("</think>")[2]) if parts.tags else None
+    boxed = extract_boxed(text.rpartition(THINK_END)[2]) if parts.tags else None
     return Form(bool(thinking.strip(" .\t\r\n…")), bool((boxed or "").strip()))

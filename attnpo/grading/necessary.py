@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from attnpo.grading.stated import states_answer
-from attnpo.method.steps import PhraseSet, align_steps, split_at_think_end
+from attnpo.method.steps import PhraseSet, ThinkingAndAnswer, align_steps, split_at_think_end
 
 CHUNK_WORDS = PhraseSet(doubt=("Wait", "But", "Alternatively", "Hmm", "Let", "Therefore"))
 """Each opens a chunk, wherever it stands."""
@@ -83,7 +83,10 @@ def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> Fir
         table: `attnpo.method.steps.token_bytes_table` of its tokenizer.
         gold: the answer as it would stand in a box.
     """
-    parts = split_at_think_end(ids, table)
+    return _first_sentence(split_at_think_end(ids, table), gold)
+
+
+def _first_sentence(parts: ThinkingAndAnswer, gold: str) -> FirstSentence:
     text, end = parts.raw[: parts.tag_start].decode("utf-8", "surrogateescape"), 0
     for match in _SENTENCE.finditer(text):
         end += len(match.group().encode("utf-8", "surrogateescape"))
@@ -118,10 +121,11 @@ def tail_of(ids: Sequence[int], table: Sequence[bytes], gold: str) -> Tail:
         table: `attnpo.method.steps.token_bytes_table` of its tokenizer.
         gold: the answer as it would stand in a box.
     """
-    sentence = first_sentence(ids, table, gold)
+    parts = split_at_think_end(ids, table)
+    sentence = _first_sentence(parts, gold)
     if not sentence.tokens:
         return Tail(0, sentence.thinking, 0)
-    text = b"".join(table[i] for i in ids[sentence.tokens : sentence.thinking]).decode("utf-8", "replace").lower()
-    return Tail(
-        sentence.tokens, sentence.thinking, max(len(_REFLECTIONS.findall(text)), *(text.count(path) for path in PATHS))
-    )
+    behind = parts.raw[parts.ends[sentence.tokens - 1] : parts.ends[sentence.thinking - 1]]
+    text = behind.decode("utf-8", "replace").lower()
+    turns = max(len(_REFLECTIONS.findall(text)), *(text.count(path) for path in PATHS))
+    return Tail(sentence.tokens, sentence.thinking, turns)

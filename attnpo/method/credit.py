@@ -21,6 +21,7 @@ from torch import Tensor
 
 from attnpo.errors import AttnPOError
 from attnpo.method.advantages import ESTIMATORS, as_groups, batch_whitened
+from attnpo.method.selection import confidence_of_steps
 from attnpo.method.steps import TokenSteps
 
 VARIANTS = ("published", "summary")
@@ -423,13 +424,8 @@ def confidence_scores(
     Raises:
         AttnPOError: a log-probability in a step that is not finite.
     """
-    inside = step_of_token >= 0
-    if not bool(logps[inside].isfinite().all()):
-        raise AttnPOError("a log-probability of a sampled token is not finite: check the policy's logits")
-    sums = torch.zeros(n_steps, dtype=torch.float64, device=logps.device)
-    sums.index_add_(0, step_of_token[inside], logps[inside].double())
-    of_step = sums / torch.bincount(step_of_token[inside], minlength=n_steps)
-    return answer_tokens / total_tokens * torch.exp(of_step - logps[inside].double().mean())
+    of_step = confidence_of_steps(logps, step_of_token, n_steps)
+    return answer_tokens / total_tokens * torch.exp(of_step - logps[step_of_token >= 0].double().mean())
 
 
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:

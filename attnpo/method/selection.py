@@ -111,14 +111,27 @@ def selection_factors(
             raise AttnPOError("choose is 'random': pass random numbers")
         chosen = torch.tensor(draw.sample(range(n_steps), n), device=logps.device, dtype=torch.long)
     else:
-        inside = steps >= 0
-        if not bool(logps[inside].isfinite().all()):
-            raise AttnPOError("a log-probability of a sampled token is not finite: check the policy's logits")
-        sums = torch.zeros(n_steps, dtype=torch.float64, device=logps.device)
-        sums.index_add_(0, steps[inside], logps[inside].double())
-        confidence = sums / torch.bincount(steps[inside], minlength=n_steps)
-        chosen = confidence.argsort(descending=not correct, stable=True)[:n]
+        chosen = confidence_of_steps(logps, steps, n_steps).argsort(descending=not correct, stable=True)[:n]
     return factors.masked_fill(torch.isin(steps, chosen), 0.0)
+
+
+def confidence_of_steps(logps: Tensor, step_of_token: Tensor, n_steps: int) -> Tensor:
+    """The mean log-probability (K,) in float64 of the tokens of each step; NaN for steps without tokens.
+
+    Args:
+        logps: (T,) log-probabilities of the sampled tokens.
+        step_of_token: (T,) step numbers, -1 for tokens of none.
+        n_steps: K.
+
+    Raises:
+        AttnPOError: a log-probability in a step that is not finite.
+    """
+    inside = step_of_token >= 0
+    if not bool(logps[inside].isfinite().all()):
+        raise AttnPOError("a log-probability of a sampled token is not finite: check the policy's logits")
+    sums = torch.zeros(n_steps, dtype=torch.float64, device=logps.device)
+    sums.index_add_(0, step_of_token[inside], logps[inside].double())
+    return sums / torch.bincount(step_of_token[inside], minlength=n_steps)
 
 
 def batch_factors(

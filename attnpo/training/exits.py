@@ -70,8 +70,8 @@ class EarlyExits:
         whole, of_whole = trainer._generate_single_turn(prompt_ids[::size], None, {}, 1)
         words = trainer._tokenizer(self._config.words, add_special_tokens=False)["input_ids"]
         begun = []
+        first = trainer.accelerator.process_index * len(whole)
         for group, response in enumerate(whole):
-            first = trainer.accelerator.process_index * len(whole)
             draw = random.Random(f"{trainer.args.seed} {trainer.state.global_step} {first + group}")
             places = exit_places(split_at_think_end(response, self._table).thinking, size - 1, draw)
             begun += [response[:place] for place in places]

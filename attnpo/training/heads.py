@@ -33,9 +33,11 @@ def choose_heads(
     """
     count = method.n_heads or default_heads
     heads: list[Head]
-    if method.heads == "oracle" or method.heads == "first_answer" or method.heads == "confidence":
+    if method.step_scores != "attention":
         return None
-    if method.heads == "top" or method.heads == "worst":
+    if not isinstance(method.heads, str):
+        heads = [(layer, head) for layer, head in method.heads]
+    elif method.heads == "top" or method.heads == "worst":
         if heads_file is None:
             raise AttnPOError(
                 f"method {method.label!r} takes the probe's {method.heads} heads; run `attnpo probe` first"
@@ -44,12 +46,10 @@ def choose_heads(
         heads = ranking.top(count) if method.heads == "top" else ranking.top(len(ranking.heads))[-count:]
     elif method.heads == "all":
         heads = all_heads(model)
-    elif method.heads == "random":
+    else:
         heads = all_heads(model)
         if count > len(heads):
             raise AttnPOError(f"method {method.label!r}: n_heads {count}, but the model has {len(heads)}; lower it")
         heads = sorted(random.Random(seed).sample(heads, count))
-    else:
-        heads = [(layer, head) for layer, head in method.heads]
     logger.info("heads (layer, head): %s", heads)
     return heads

@@ -44,8 +44,6 @@ from attnpo.training.heads import choose_heads
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
-STEP_SCORES = {"oracle": "labels", "first_answer": "labels", "confidence": "confidence"}
-"""Names under a method's `heads` that take the place of attention, and what the trainer scores steps by."""
 TRACKERS = {"tensorboard": ["tensorboard", "tensorboardX"], "trackio": ["trackio"], "wandb": ["wandb"]}
 """What `report_to` may name of the extra `trackers`, and the packages one of which it needs."""
 logger = logging.getLogger(__name__)
@@ -176,7 +174,7 @@ def training_config(
         "advantage_estimator": method.estimator,
         "attnpo": method.attnpo,
         "heads": None if heads is None else [list(head) for head in heads],
-        "step_scores": STEP_SCORES.get(str(method.heads), "attention"),
+        "step_scores": method.step_scores,
         "credit": method.credit,
         "selection": method.selection,
         "exits": method.exits,

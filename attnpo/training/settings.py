@@ -60,7 +60,7 @@ _OURS = {
     "advantage_estimator": "set estimator of the method",
     "attnpo": "set attnpo of the method",
     "heads": "set heads of the method",
-    "step_scores": "set heads: oracle of the method",
+    "step_scores": "set heads of the method",
     "credit": "set credit",
     "selection": "set selection of the method",
     "exits": "set exits of the method",
@@ -197,6 +197,13 @@ class MethodSection:
         if self.n_heads is not None and self.heads not in ("top", "worst", "random"):
             raise ValueError(f"n_heads {self.n_heads} goes with heads top, worst or random, not {self.heads!r}")
         return self
+
+    @property
+    def step_scores(self) -> str:
+        """What the trainer scores steps by: `attention`, or what `heads` names in its place."""
+        if self.heads == "oracle" or self.heads == "first_answer":
+            return "labels"
+        return "confidence" if self.heads == "confidence" else "attention"
 
     @property
     def needs_probe(self) -> bool:

@@ -300,13 +300,8 @@ class AttnPOTrainer(GRPOTrainer):
             assert self._step_labels is not None
             scores = {row: oracle_scores(self._step_labels(inputs[row], s.texts)) for row, s in aligned.items()}
         elif self.args.step_scores == "confidence":
-            scores = {}
             logps = self._sampled_logps(output)
-            for row, s in aligned.items():
-                steps = torch.tensor(s.step_of_token, device=logps.device)
-                total = len(prompts[row]) + len(ids[row])
-                of_row = logps[row, : len(ids[row])]
-                scores[row] = confidence_scores(of_row, steps, len(s.steps), s.answer[1] - s.answer[0], total)
+            scores = {row: _confidence(logps[row], s, len(prompts[row])) for row, s in aligned.items()}
         else:
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
@@ -477,6 +472,13 @@ def _replace_end(logged: deque[float], values: list[float]) -> None:
     earlier = list(logged)[: -len(values)]
     logged.clear()
     logged.extend(earlier + values)
+
+
+def _confidence(logps: torch.Tensor, steps: TokenSteps, prompt_tokens: int) -> torch.Tensor:
+    """Step scores (K,) of a response from its padded log-probabilities (T,)."""
+    tokens = torch.tensor(steps.step_of_token, device=logps.device)
+    answer = steps.answer[1] - steps.answer[0]
+    return confidence_scores(logps[: len(tokens)], tokens, len(steps.steps), answer, prompt_tokens + len(tokens))
 
 
 def _dropout_of(module: torch.nn.Module) -> float:
