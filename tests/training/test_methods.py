@@ -415,11 +415,17 @@ def test_the_least_confident_steps_lose_their_advantage(
     assert 0 < share[0] < 1
 
 
-def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path: Path) -> None:
+def trained_on_long_responses(folder: Path, reward: str) -> tuple[AttnPOTrainer, list[dict[str, Any]]]:
+    """A trainer at its end, and what it handed to the loss; the responses are long enough to go on behind an answer."""
     settings = {"max_completion_length": 160, "per_device_train_batch_size": 16, "temperature": 0.7}
-    trainer = made(tmp_path, length_reward="decs", length_reward_args={"max_length": 160}, **settings)
+    trainer = made(folder, length_reward=reward, length_reward_args={"max_length": 160}, **settings)
     seen = watched(trainer)
     trainer.train()
+    return trainer, seen
+
+
+def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path: Path) -> None:
+    trainer, seen = trained_on_long_responses(tmp_path, "decs")
     n_other = 0
     for output in seen:
         credit, shaped, size = output["credit"], output["shaped"], trainer.num_generations
@@ -438,10 +444,7 @@ def test_tokens_behind_the_first_answer_have_an_advantage_of_their_own(tmp_path:
 
 
 def test_tokens_of_the_tail_keep_a_share_of_the_advantage(tmp_path: Path) -> None:
-    settings = {"max_completion_length": 160, "per_device_train_batch_size": 16, "temperature": 0.7}
-    trainer = made(tmp_path, length_reward="depo", length_reward_args={"max_length": 160}, **settings)
-    seen = watched(trainer)
-    trainer.train()
+    _, seen = trained_on_long_responses(tmp_path, "depo")
     n_lowered = 0
     for output in seen:
         for row, factors in enumerate(output["shaped"].factors):
