@@ -26,7 +26,7 @@ def form_of(ids: Sequence[int], table: Sequence[bytes]) -> Form:
         table: `attnpo.method.steps.token_bytes_table` of its tokenizer.
     """
     parts = split_at_think_end(ids, table)
-    text = parts.raw.decode("utf-8", "replace")
     thinking = parts.raw[: parts.tag_start].decode("utf-8", "replace")
-    boxed = extract_boxed(text.rpartition(THINK_END)[2]) if parts.tags else None
+    answer = parts.raw.rpartition(THINK_END.encode())[2].decode("utf-8", "replace") if parts.tags else ""
+    boxed = extract_boxed(answer)
     return Form(bool(thinking.strip(" .\t\r\n…")), bool((boxed or "").strip()))

@@ -55,6 +55,7 @@ def write_comparison(
     """
     if not samples:
         raise AttnPOError("no samples are named; give lm-eval's output folder, or a run folder, at least one")
+    known = {} if frontier is None else read_frontier(frontier)
     evaluations = read_evaluations(samples)
     if base is not None and base not in {e.label for e in evaluations}:
         before = read_evaluations([base])
@@ -70,7 +71,6 @@ def write_comparison(
     check_comparable(evaluations)
     pairs = [] if base is None else [(label, base) for label in dict.fromkeys(e.label for e in evaluations)]
     # Evaluations from anywhere: their seeds say nothing of each other, so all count in every comparison.
-    known = {} if frontier is None else read_frontier(frontier)
     wanted = Wanted(comparisons=pairs, untrained=[] if base is None else [base], frontier=True, known=known)
     several = {name: members for name, members in task_groups().items() if len(members) > 1}
     estimates = estimate_table(problems, [wanted], several, **options)

@@ -75,21 +75,20 @@ class EarlyExits:
             draw = random.Random(f"{trainer.args.seed} {trainer.state.global_step} {first + group}")
             places = exit_places(split_at_think_end(response, self._table).thinking, size - 1, draw)
             begun += [response[:place] for place in places]
-        asked = [prompt_ids[size * (i // (size - 1))] + start + words for i, start in enumerate(begun)]
+        n = size - 1
+        asked = [prompt_ids[size * (i // n)] + start + words for i, start in enumerate(begun)]
         answers, of_answers = trainer._generate_single_turn(asked, None, {}, 1)
-        found: dict[str, Any] = {"prompt_ids": prompt_ids, "completion_ids": [], "logprobs": [], "env_mask": []}
+        early = []
+        for i, (start, answer) in enumerate(zip(begun, answers, strict=True)):
+            mask = [int(self._config.loss == "all")] * len(start + words) + [1] * len(answer)
+            logps = None
+            if of_answers is not None:  # of vLLM; those of the words are never looked at
+                logps = [*of_whole[i // n][: len(start)], *[0.0] * len(words), *of_answers[i]]
+            early.append((start + words + answer, mask, logps))
+        rows = []
         for group, response in enumerate(whole):
-            for i in range(group * (size - 1), (group + 1) * (size - 1)):
-                found["completion_ids"].append(begun[i] + words + answers[i])
-                shared = len(begun[i]) + len(words)
-                found["env_mask"].append([int(self._config.loss == "all")] * shared + [1] * len(answers[i]))
-                if of_answers is not None:  # of vLLM; those of the words are never looked at
-                    before = [*of_whole[group][: len(begun[i])], *[0.0] * len(words)]
-                    found["logprobs"].append([*before, *of_answers[i]])
-            found["completion_ids"].append(response)
-            found["env_mask"].append([1] * len(response))
-            if of_whole is not None:
-                found["logprobs"].append(of_whole[group])
-        if of_whole is None:
-            found["logprobs"] = None
-        return found
+            logps = None if of_whole is None else of_whole[group]
+            rows += [*early[group * n : (group + 1) * n], (response, [1] * len(response), logps)]
+        ids, masks, logprobs = map(list, zip(*rows, strict=True))
+        sampled_with = None if of_whole is None else logprobs
+        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": sampled_with, "env_mask": masks}

@@ -545,6 +545,25 @@ def test_early_exits_are_the_same_again_and_need_whole_groups(tmp_path: Path) ->
         trainer.rollout_func([row["prompt"] for row in ROWS[:3]], trainer)
 
 
+def test_early_exits_hand_on_the_log_probabilities_that_a_backend_gives(tmp_path: Path) -> None:
+    """As vLLM does; here each token's is its id, negative, so that whose it is can be seen."""
+    trainer = made(tmp_path, length_reward="s_grpo", exits={})
+    generate = trainer._generate_single_turn
+
+    def with_logps(*arguments: Any) -> Any:
+        ids, _ = generate(*arguments)
+        return ids, [[-float(token) for token in response] for response in ids]
+
+    trainer._generate_single_turn = with_logps  # type: ignore[method-assign]
+    trainer.model.train()
+    assert trainer.rollout_func is not None
+    found = trainer.rollout_func([row["prompt"] for row in ROWS[:2] for _ in range(4)], trainer)
+    assert len(found["completion_ids"]) == 8
+    for ids, logps, mask in zip(found["completion_ids"], found["logprobs"], found["env_mask"], strict=True):
+        assert len(ids) == len(logps) == len(mask)
+        assert all(logp == -token for token, logp, mine in zip(ids, logps, mask, strict=True) if mine)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
