@@ -61,7 +61,7 @@ def main(name: str) -> None:
 
     rows = []
     for title, members in sets.items():
-        for kind in ("essential", *oracle.REDUNDANT):
+        for kind in ("essential", *oracle.LABELS):
             wanted = oracle.ESSENTIAL if kind == "essential" else (kind,)
             ratios = [
                 score[members, k].mean().item() / base
@@ -70,8 +70,9 @@ def main(name: str) -> None:
                 if label in wanted
             ]
             row = {"heads": title, "kind": kind, "steps": len(ratios)}
-            row["median_score_over_baseline"] = round(float(torch.tensor(ratios).median()), 3)
-            if kind != "essential":
+            if ratios:
+                row["median_score_over_baseline"] = round(float(torch.tensor(ratios).median()), 3)
+            if kind in oracle.REDUNDANT and ratios:
                 picked = [[k for k, label in enumerate(ks) if label in (*oracle.ESSENTIAL, kind)] for ks in labels]
                 accuracy = ensemble_ranking_accuracy(
                     [score[:, index] for score, index in zip(scores, picked, strict=True)],

@@ -55,13 +55,12 @@ def prefixes(
         return {}
     labels = oracle.label_steps(item, steps.texts)
     found: dict[int, tuple[list[int], list[int]]] = {}
-    for k, label in enumerate(labels):
-        if label not in ("solve", "recheck", "detour", "recap") or len(found) + 1 == item.chain:
+    for solved, k in enumerate(oracle.solved_in(item, steps.texts)[: item.chain - 1], start=1):
+        if {"slip", "repair"} & set(labels[: k + 1]):
             break
-        if label == "solve":
-            whole = [i for i, step in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= step <= k]
-            alone = [i for i in whole if labels[steps.step_of_token[i]] == "solve"]
-            found[len(found) + 1] = [ids[i] for i in whole], [ids[i] for i in alone]
+        whole = [i for i, step in enumerate(steps.step_of_token[: steps.answer[0]]) if 0 <= step <= k]
+        alone = [i for i in whole if labels[steps.step_of_token[i]] in oracle.ESSENTIAL]
+        found[solved] = [ids[i] for i in whole], [ids[i] for i in alone]
     return found
 
 

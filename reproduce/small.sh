@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Make the model of profile small: SmolLM2-135M fine-tuned on testbed traces, into models/. One GPU.
-# bash reproduce/small.sh [options of small_model.py]; then bash reproduce/all.sh small
+# Make the model of profile small in models/testbed-large and measure its card: nothing is downloaded. One GPU, about half an
+# hour, an ESTIMATE; a build that was stopped goes on from its last checkpoint.
+#
+#   bash reproduce/small.sh && bash reproduce/all.sh small
+#
+# Every hyperparameter is in attnpo.testbed.build.CONFIGS.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-SOURCE="$ROOT/.cache/smollm2"
-[ -f "$SOURCE/config.json" ] || "$ROOT/.venv/bin/python" "$ROOT/reproduce/smollm2.py" model "$SOURCE"
-"$ROOT/.venv/bin/python" "$ROOT/reproduce/small_model.py" --source "$SOURCE" "$@"
+"$ROOT/.venv/bin/python" -m attnpo.testbed.build --scale testbed-large
+"$ROOT/.venv/bin/python" "$ROOT/reproduce/testbed_card.py" --profile small

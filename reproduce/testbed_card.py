@@ -1,78 +1,157 @@
-"""Measure the embedded model and write its card, `attnpo/testbed/model/README.md`. Called by testbed.sh."""
+"""Measure a testbed's model and write its card, `README.md` beside its weights. Called by testbed.sh and small.sh.
+
+python reproduce/testbed_card.py [MODEL_FOLDER] [--profile NAME|FILE.yaml]
+
+The profile says which problems are asked, how, and of which model if no folder is given. What the base must be was
+declared before it was made (`WANTED`); the card says what it is, met or missed.
+"""
 
 from __future__ import annotations
 
-import collections
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
-from attnpo.grading.math import Grader
-from attnpo.method.steps import split_steps, step_texts, thinking_part
+import pandas as pd
+import tyro
+
+from attnpo.evaluation.evaluate import run_eval
+from attnpo.files import read_jsonl
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import run_probe
-from attnpo.runs.profile import load_profile
-from attnpo.sampling.backends import make_sampler
-from attnpo.sampling.models import load_model, load_tokenizer
-from attnpo.sampling.sampler import prompt_ids, text_of
-from attnpo.statistics.bootstrap import mean_estimate
-from attnpo.testbed import EMBEDDED, MODEL_DIR, oracle, problems
+from attnpo.runs.profile import Profile, load_profile
+from attnpo.sampling.models import load_model
+from attnpo.statistics.estimates import Wanted, estimate_table
+from attnpo.statistics.measures import MEASURES
+from attnpo.statistics.tables import problem_table
+from attnpo.testbed import MODELS, model_path
+from attnpo.testbed.problems import SCALES, Scale
 
-SAMPLES = 4
-SEED = 0
-BATCH = 200
-
-
-def main() -> None:
-    """Sample validation, test and shifted test at T = 1, probe the heads, write the card."""
-    tokenizer = load_tokenizer(EMBEDDED)
-    rows = []
-    with Grader() as grader, make_sampler("hf", EMBEDDED, batch_size=BATCH) as sampler:
-        for split in ("validation", "test", "shifted"):
-            asked = problems.load(split)
-            prompts = prompt_ids(tokenizer, [p.text for p in asked])
-            seeds = [SEED * 1_000_003 + turn for turn in range(len(asked) * SAMPLES)]
-            found = list(sampler.sample(prompts, k=SAMPLES, temperature=1.0, max_new_tokens=256, seeds=seeds))
-            texts = [text_of(response.ids, tokenizer) for *_, response in found]
-            grades = grader.grade(texts, [asked[place].answer for place, *_ in found])
-            for (place, _, response), text, grade in zip(found, texts, grades, strict=True):
-                thinking = thinking_part(text)
-                steps = step_texts(thinking, split_steps(thinking, "corrected", 1, 1))
-                counts = oracle.count_steps(asked[place], steps)
-                row = (split, asked[place], grade.correct, len(response.ids), counts["essential"], counts["redundant"])
-                rows.append(row)
-    model, _ = load_model(EMBEDDED)
-    profile = load_profile("tiny")
-    with tempfile.TemporaryDirectory() as folder:
-        ranking = HeadRanking.load(run_probe(profile.source, profile.steps, profile.probe, Path(folder)))
-    (MODEL_DIR / "README.md").write_text(card(rows, ranking, sum(p.numel() for p in model.parameters())))
-    print((MODEL_DIR / "README.md").read_text())
+SPLITS = ("validation", "test", "shifted")
+SHOWN = (
+    *("accuracy", "tokens", "essential_steps", "redundant_steps"),
+    *("worked_links", "direct_right", "worked_right", "repairs", "valid_thinking_rate"),
+)
 
 
-def card(rows: list[tuple[str, problems.ChainProblem, bool, int, int, int]], ranking: HeadRanking, size: int) -> str:
+class Wish(NamedTuple):
+    """A property of the base and the range that it must lie in, in per cent or tokens."""
+
+    name: str
+    low: float
+    high: float
+
+
+WANTED = {
+    "testbed": (
+        Wish("recalled right %", 70, 80),
+        Wish("worked out right %", 98, 100),
+        Wish("easy links right %", 99, 100),
+        Wish("responses with a miscopied operand %", 0, 3),
+        Wish("hard links worked out %", 40, 55),
+        Wish("accuracy %", 60, 80),
+        Wish("tokens", 100, 140),
+    ),
+    "testbed-large": (
+        Wish("recalled right %", 70, 85),
+        Wish("worked out right %", 98, 100),
+        Wish("easy links right %", 99, 100),
+        Wish("responses with a miscopied operand %", 0, 3),
+        Wish("hard links worked out %", 40, 55),
+        Wish("accuracy %", 50, 80),
+        Wish("tokens", 250, 350),
+    ),
+}
+"""By the problems' name, on the validation problems."""
+
+
+def main(folder: Annotated[Path | None, tyro.conf.Positional] = None, profile: str = "tiny") -> None:
+    """Evaluate on validation, test and shifted test, probe the heads, write the card.
+
+    Args:
+        folder: of the model; the profile's if not given.
+        profile: a name in reproduce/profiles, or a YAML file.
+    """
+    loaded = load_profile(profile)
+    measure(loaded, folder or Path(model_path(loaded.model)))
+
+
+def measure(profile: Profile, folder: Path) -> None:
+    """Measure the model in a folder as the profile says, write its card there and print it."""
+    scale, section = SCALES[profile.data], profile.evaluate
+    assert profile.probe is not None and section is not None and section.samples is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = run_eval(
+            str(folder),
+            [f"{scale.group}_{split}" for split in SPLITS],
+            Path(scratch) / "eval",
+            samples=section.samples,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            max_tokens=section.max_completion_tokens,
+            batch_size=section.batch_size,
+            limit=section.limit,
+        )
+        lines = list(read_jsonl(path))
+        source = replace(profile.source, model=str(folder))
+        ranking = HeadRanking.load(run_probe(source, profile.steps, profile.probe, Path(scratch) / "probe"))
+    size = sum(p.numel() for p in load_model(str(folder))[0].parameters())
+    text = card(scale, lines, ranking, size, section.samples, section.max_completion_tokens)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def properties(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The value of each of `WANTED`, from the samples of a split."""
+    links: pd.DataFrame = pd.DataFrame([line["links"] for line in lines])
+    total = links.sum()
+    return {
+        "recalled right %": 100 * total["direct_right"] / total["direct"],
+        "worked out right %": 100 * total["worked_right"] / total["worked"],
+        "easy links right %": 100 * total["easy_right"] / total["easy"],
+        "responses with a miscopied operand %": 100 * float(links["strays"].gt(0).mean()),
+        "hard links worked out %": 100 * total["worked"] / total["hard"],
+        "accuracy %": 100 * sum(line["correct"] for line in lines) / len(lines),
+        "tokens": sum(line["tokens"]["total"] for line in lines) / len(lines),
+    }
+
+
+def card(scale: Scale, lines: list[dict[str, Any]], ranking: HeadRanking, size: int, samples: int, budget: int) -> str:
     """The card's Markdown."""
-    lines = [
+    text = [
         "# The testbed model",
         "",
-        f"A Qwen2 model of {size:,} parameters, fine-tuned on R1-like traces of chained arithmetic modulo 100",
-        "(`attnpo/testbed/traces.py`): essential steps among idle re-checks, detours, recaps and slips, of which a",
-        "re-check repairs some. Made and measured by",
+        f"A Qwen3 model of {size:,} parameters, trained on R1-like traces of chained arithmetic modulo {scale.modulus}",
+        "(`attnpo/testbed/traces.py`). A hard link is recalled in one line or worked out in three; between them stand",
+        "re-checks, detours, recaps, and doubts that work out what was recalled. Made and measured by",
         "",
-        "    bash reproduce/testbed.sh",
+        f"    {MODELS[scale.data].script}",
         "",
-        f"At T = 1, top_p = 1, at most 256 tokens, {SAMPLES} samples a problem, seed {SEED};",
-        "95 % bootstrap intervals over problems.",
+        f"At T = 1, top_p = 1, at most {budget} tokens, {samples} samples a problem, seed 0.",
         "",
-        "| split | chain length | problems | accuracy | tokens | essential steps | redundant steps |",
-        "|---|---|---|---|---|---|---|",
+        "What it was to be, declared before it was made, and what it is on the validation problems:",
+        "",
+        "| | wanted | is | |",
+        "|---|---|---|---|",
     ]
-    for split in ("validation", "test", "shifted"):
-        chosen = [row for row in rows if row[0] == split]
-        for chain in ["all", *sorted({row[1].chain for row in chosen})]:
-            part = [row for row in chosen if chain in ("all", row[1].chain)]
-            cells = [_cell(part, column, digits) for column, digits in ((2, 3), (3, 1), (4, 2), (5, 2))]
-            count = len({row[1].id for row in part})
-            lines.append(f"| {split} | {chain} | {count} | " + " | ".join(cells) + " |")
-    lines += [
+    found = properties([line for line in lines if line["task"] == f"{scale.group}_validation"])
+    for wish in WANTED[scale.data]:
+        value = found[wish.name]
+        met = "met" if wish.low <= value <= wish.high else "missed"
+        text.append(f"| {wish.name} | {wish.low:g} to {wish.high:g} | {value:.1f} | {met} |")
+    text += ["", "By split and number of links, with 95 % bootstrap intervals over problems:", ""]
+    headings = [MEASURES[name].heading for name in SHOWN]
+    text += [f"| split | links | problems | {' | '.join(headings)} |", "|---" * (3 + len(SHOWN)) + "|"]
+    problems = problem_table([("base", 0, lines)])
+    for split in SPLITS:
+        of_split = problems[problems["task"].eq(f"{scale.group}_{split}")]
+        for chain in ["all", *sorted(of_split["chain"].unique())]:
+            part = of_split if chain == "all" else of_split[of_split["chain"].eq(chain)]
+            estimates = estimate_table(part, [Wanted()]).set_index("measure")
+            cells = [_cell(name, estimates) for name in SHOWN]
+            text.append(f"| {split} | {chain} | {part['problem_id'].nunique()} | {' | '.join(cells)} |")
+    text += [
         "",
         f"Step Ranking Accuracy from {ranking.n_responses} correct responses to training problems,",
         f"{ranking.n_pairs:,} pairs:",
@@ -81,19 +160,22 @@ def card(rows: list[tuple[str, problems.ChainProblem, bool, int, int, int]], ran
         "|---|---|---|",
     ]
     for rank, head in enumerate(ranking.best(5), start=1):
-        lines.append(f"| {rank} | ({head.layer}, {head.head}) | {head.sra:.3f} [{head.low:.3f}, {head.high:.3f}] |")
+        text.append(f"| {rank} | ({head.layer}, {head.head}) | {head.sra:.3f} [{head.low:.3f}, {head.high:.3f}] |")
     middle = sorted(head.sra for head in ranking.heads)[len(ranking.heads) // 2]
-    lines += ["", f"The median of its {len(ranking.heads)} heads is {middle:.3f}.", ""]
-    return "\n".join(lines)
+    text += ["", f"The median of its {len(ranking.heads)} heads is {middle:.3f}.", ""]
+    return "\n".join(text)
 
 
-def _cell(rows: list[tuple[str, problems.ChainProblem, bool, int, int, int]], column: int, digits: int) -> str:
-    values: dict[str, list[float]] = collections.defaultdict(list)
-    for row in rows:
-        values[row[1].id].append(float(row[column]))  # type: ignore[arg-type]
-    found = mean_estimate([sum(v) / len(v) for v in values.values()])
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+def _cell(name: str, estimates: pd.DataFrame) -> str:
+    if name not in estimates.index:
+        return ""
+    measure = MEASURES[name]
+    value, low, high = (
+        f"{measure.scale * float(estimates.loc[name, column]):.{measure.digits}f}"  # type: ignore[arg-type]
+        for column in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -82,6 +82,9 @@ def fake_samples(method: str, seed: int, problems: int = 60) -> Iterator[dict[st
                     "counted": "generated",
                     "meta": {"chain": chains[i % len(chains)]},
                     "steps": {"essential": e, "repair": 0, "redundant": r, "slip": min(r, 1)},
+                    "links": {"solved": min(e, chains[i % len(chains)]), "hard": 2, "worked": 1 + k, "worked_right": 1}
+                    | {"direct": 1 - k, "direct_right": 0, "doubted": 0, "repaired": 0, "strays": 0},
+                    "valid_share": e / (e + r) if e else None,
                 }
 
 

@@ -20,7 +20,7 @@ TWO_STEPS: dict[str, Any] = {
 RESCALED: dict[str, Any] = {
     **TWO_STEPS,
     "num_generations": 8,
-    "heads": [[2, 5], [3, 0]],
+    "heads": [[1, 5], [1, 4]],
     "min_step_chars": 1,
     "lone_trigger_chars": 1,
     "credit": {"warmup_steps": 0},

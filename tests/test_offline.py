@@ -56,7 +56,8 @@ AttnPOTrainer(str(MODEL_DIR), correctness, config, train_dataset=data)
 """
 PROFILE = """
 name: p
-probe: {problems: 8, samples: 2, max_completion_tokens: 96}
+probe: {problems: 16, samples: 2, max_completion_tokens: 192}
+steps: {min_chars: 1}
 train:
   {steps: 1, prompts_per_step: 2, group_size: 4, learning_rate: 1.0e-4, max_completion_tokens: 32, save_steps: 1}
 methods: {tlmre: {label: TLMRE, reward: tlmre}}

@@ -18,6 +18,7 @@ from attnpo.runs.profile import load_profile
 from attnpo.runs.settings import BASE, BASES
 from attnpo.runs.store import Run
 from attnpo.schema import build
+from attnpo.testbed import check_model
 
 
 def evaluate(
@@ -54,7 +55,7 @@ def evaluate(
             validation).
         seed: seed of sampling, and of the method's training.
         artefact: with a profile: one of its artefacts with an evaluation of its own, in place of the profile's.
-        model: without a profile: a folder, a hub name, or `testbed`, the embedded model.
+        model: without a profile: a folder, a hub name, `testbed`, the embedded model, or `testbed-large`.
         revision: of a model on the hub.
         tasks: without a profile: names of tasks or groups, such as attnpo_math, and files of your own problems, such
             as test.jsonl (.jsonl, .json, .csv, .parquet; problem and answer in each row).
@@ -91,6 +92,7 @@ def evaluate(
     if artefact is not None:
         loaded = loaded.narrowed(artefact)
     check_sections(loaded, ["eval"] if method in BASES else ["eval", "train"], [method])
+    check_model(loaded.model)
     loaded = loaded.evaluated_by(where)
     run = Run.at(results_dir, eval_spec(loaded, method, seed))
     trained, target = loaded.model, None

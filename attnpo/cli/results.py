@@ -31,6 +31,7 @@ from attnpo.runs.plan import (
 from attnpo.runs.profile import load_profile
 from attnpo.runs.runner import only_runner, run_jobs
 from attnpo.schema import STRICT, Count, Seed, build
+from attnpo.testbed import check_model
 
 
 def table(
@@ -166,6 +167,8 @@ def run(
             print(f"{job.run.state():<11} {job.title:<24} {job.run.id}")
         print("\n".join(expected), file=sys.stderr)
         return
+    if left:
+        check_model(loaded.model)
     evaluated = {(job.artefact or "", str(job.method)) for job in left if job.kind == "eval"}
     asked = {task for own, name in evaluated for task in loaded.narrowed(own).evaluation_of(name).tasks}
     check_tasks(asked, confirm_run_unsafe_code)

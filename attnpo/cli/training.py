@@ -32,6 +32,7 @@ from attnpo.runs.samples import take_samples
 from attnpo.runs.store import Run
 from attnpo.sampling.settings import Backend
 from attnpo.schema import build
+from attnpo.testbed import check_model
 
 
 def template() -> None:
@@ -131,6 +132,7 @@ def probe(
     if profile is not None:
         loaded = load_profile(profile, quick)
         check_sections(loaded, ["probe"])
+        check_model(loaded.model)
         _probed(
             results_dir_of(loaded, results),
             (loaded.source, loaded.steps, loaded.probed()),
@@ -141,6 +143,7 @@ def probe(
         return
     if model is None or data is None or labels is None:
         raise AttnPOError("give either --profile NAME, or --model MODEL, --data FILE and --labels SOURCE")
+    check_model(model)
     named = {
         "labels": labels[0] if len(labels) == 1 else labels,
         "max_completion_tokens": 4096 if max_tokens is None else max_tokens,
@@ -221,6 +224,7 @@ def train(
     """
     loaded = load_profile(profile, quick)
     check_sections(loaded, ["train"], [method])
+    check_model(loaded.model)
     results_dir = results_dir_of(loaded, results)
     run = Run.at(results_dir, train_spec(loaded, method, seed))
     heads_file = None
@@ -263,6 +267,7 @@ def study(
     if (method is not None) != (kind == "stability"):
         raise AttnPOError(f"--method goes with `stability`, and only with it; not {method!r} with {kind!r}")
     check_sections(loaded, [kind], [] if method is None else [method])
+    check_model(loaded.model)
     run = Run.at(results_dir, study_spec(loaded, kind, method, seed))
     command = f"attnpo study {kind} {loaded.option}"
     command += "" if method is None else f" --method {method} --seed {seed}"

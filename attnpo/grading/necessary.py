@@ -75,6 +75,18 @@ class FirstSentence(NamedTuple):
     """How many `</think>` the response has."""
 
 
+def valid_share(thinking: str, gold: str) -> float | None:
+    """The share of the characters of a thinking up to the end of the first sentence that states the gold answer.
+
+    The valid-thinking rate of LC-R1 (2506.14755) and DECS's share of the necessary prefix, which ask a model where the
+    answer stands. None if no sentence states it.
+    """
+    for match in _SENTENCE.finditer(thinking):
+        if match.group() and states_answer(match.group(), gold):
+            return match.end() / len(thinking)
+    return None
+
+
 def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> FirstSentence:
     """Find the first sentence of the thinking that states the gold answer.
 

@@ -83,6 +83,15 @@ def batch_whitened(advantages: Tensor, weights: Tensor) -> Tensor:
     return (centred / (variance + 1e-8).sqrt()).where(w > 0, 0.0)
 
 
+def returns(rewards: Tensor, group_size: int) -> Tensor:
+    """The rewards (N,) themselves: without discount the return of every token of a response.
+
+    Raises:
+        AttnPOError: as `rloo_advantages`.
+    """
+    return _finite_groups(rewards, group_size).flatten()
+
+
 def _finite_groups(rewards: Tensor, group_size: int) -> Tensor:
     if group_size < 2:
         raise AttnPOError(f"group_size {group_size} leaves no other response to compare with: use at least 2")
@@ -97,5 +106,7 @@ ESTIMATORS = {
     "centred": centred_advantages,
     "grpo": grpo_advantages,
     "batch": centred_advantages,
+    "reinforce_pp": returns,
 }
-"""Estimators by name. `batch` is whitened over the batch (`batch_whitened`) once all parts of it are added."""
+"""Estimators by name. `batch` is whitened over the batch (`batch_whitened`) once all parts of it are added, and so is
+`reinforce_pp` (`attnpo.method.credit.assign`), token by token, which compares with no group."""

@@ -169,10 +169,15 @@ def assign(
             advantages = advantages + apart * (1.0 if shaped.auxiliary_weight is None else shaped.auxiliary_weight)
     if estimator == "batch":
         advantages = batch_whitened(advantages, truncate_at * keep)
+    spans = shaped.spans
+    if estimator == "reinforce_pp" and group_size > 1:
+        advantages, spans = whitened_returns(advantages, spans or [[] for _ in lengths], truncate_at * keep)
     if shaped.sign is not None:
         advantages = _held(advantages, right, group_size, shaped.sign)
     offsets: list[list[Span]] = [[] for _ in lengths]
-    if shaped.spans is not None and group_size > 1:
+    if estimator == "reinforce_pp" and group_size > 1:
+        offsets = [list(of_row) for of_row in spans or []]
+    elif shaped.spans is not None and group_size > 1:
         if estimator == "batch":
             raise AttnPOError("estimator 'batch' takes no rewards of single tokens: choose 'grpo' or 'rloo'")
         offsets = _offsets(rewards, shaped.spans, keep.tolist(), group_size, estimator)
@@ -184,6 +189,38 @@ def assign(
         for of_row, shares, advantage in rows:
             of_row += [(start, end, (share - 1) * advantage) for start, end, share in shares if advantage]
     return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.crops, shaped.state)
+
+
+def whitened_returns(
+    rewards: Tensor, spans: Sequence[Sequence[Span]], tokens: Tensor
+) -> tuple[Tensor, list[list[Span]]]:
+    """Returns of all tokens of a batch, less their mean, over their standard deviation: REINFORCE++ (2501.03262).
+
+    As verl has it: sample variance over the tokens in the loss, epsilon 1e-8. Equal returns give exactly 0.
+
+    Args:
+        rewards: (N,) the return of the tokens of each response.
+        spans: of each response the ranges of tokens with a return that differs, by how much.
+        tokens: (N,) that are in the loss; responses with 0 have no advantage.
+
+    Returns:
+        (N,) advantages, and the ranges with what is added to the advantage there.
+    """
+    values, weights = [], []
+    for reward, of_row, n in zip(rewards.tolist(), spans, tokens.tolist(), strict=True):
+        cuts = sorted({0, int(n), *(min(place, int(n)) for start, end, _ in of_row for place in (start, end))})
+        for start, end in itertools.pairwise(cuts):
+            values.append(reward + sum(value for a, b, value in of_row if a <= start < b))
+            weights.append(float(end - start))
+    there, total = torch.tensor(values, dtype=torch.float64), sum(weights)
+    if total < 2 or bool((there == there[0]).all()):
+        return torch.zeros_like(rewards), [[] for _ in spans]
+    weight = torch.tensor(weights, dtype=torch.float64)
+    mean = float((there * weight).sum() / total)
+    scale = float(((weight * (there - mean) ** 2).sum() / (total - 1) + 1e-8).rsqrt())
+    advantages = ((rewards - mean) * scale).where(tokens > 0, 0.0)
+    kept = zip(spans, tokens.tolist(), strict=True)
+    return advantages, [[(a, b, value * scale) for a, b, value in of_row] if n else [] for of_row, n in kept]
 
 
 def _held(advantages: Tensor, right: Tensor, group_size: int, sign: str) -> Tensor:

@@ -15,8 +15,8 @@ from attnpo.errors import AttnPOError
 from attnpo.grading.stated import states_answer
 from attnpo.probing.settings import LabelSource, Vote
 from attnpo.problems.problem import Problem
-from attnpo.testbed import EMBEDDED, oracle
-from attnpo.testbed.problems import ChainProblem
+from attnpo.testbed import oracle
+from attnpo.testbed.problems import SCALES, ChainProblem
 
 Labels = Sequence[bool | None]
 """Of K steps: True is essential, False redundant, None unlabelled."""
@@ -32,7 +32,8 @@ def oracle_labels(problem: Problem, step_texts: Sequence[str]) -> list[bool]:
     """
     if not isinstance(problem, ChainProblem):
         raise AttnPOError(
-            f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; set data: {EMBEDDED}"
+            f"problem {problem.id!r} is not of the testbed, whose oracle alone is exact; "
+            f"set data: {' or '.join(SCALES)}"
         )
     return [label in oracle.ESSENTIAL for label in oracle.label_steps(problem, step_texts)]
 
@@ -52,7 +53,7 @@ def first_answer_labels(problem: Problem, step_texts: Sequence[str]) -> list[boo
 
 BY_TEXT: dict[LabelSource, TextLabeler] = {"oracle": oracle_labels, "first_answer": first_answer_labels}
 """The sources that need no model, by the name in a profile's `probe.labels`."""
-EXACT = (EMBEDDED,)
+EXACT = tuple(SCALES)
 """Names in a profile's `data` of problems that the oracle knows."""
 
 

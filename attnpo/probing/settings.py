@@ -48,11 +48,11 @@ class Source:
     """The model that is probed and trained, and the problems that it is asked."""
 
     model: str
-    """The embedded model (`attnpo.testbed.EMBEDDED`), a hub id or a folder."""
+    """One of `attnpo.testbed.MODELS`, a hub id or a folder."""
     revision: str | None
     """Hub revision, if `model` is a hub id."""
     data: str
-    """The embedded problems, a file or a hub data set, see `attnpo.problems.training_sets.load`."""
+    """The testbed's problems, a file or a hub data set, see `attnpo.problems.training_sets.load`."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set."""
     data_columns: Columns = STANDARD

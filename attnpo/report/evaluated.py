@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attnpo.report.figures as figures
 from attnpo.errors import AttnPOError
@@ -19,6 +19,7 @@ from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE
 from attnpo.runs.store import Run
 from attnpo.statistics.estimates import AT_EQUAL_TOKENS
+from attnpo.statistics.measures import MEASURES
 from attnpo.statistics.metrics import Line, trade_off
 from attnpo.statistics.samples import shared_seeds
 
@@ -131,8 +132,9 @@ def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
         first, *others = found
         words = []
         for other in others:
-            cell = estimates.line(task, first, seeds, other, seeds).get(AT_EQUAL_TOKENS)
-            words.append(_at_equal_tokens(profile.method(first).label, profile.method(other).label, cell))
+            cells = estimates.line(task, first, seeds, other, seeds)
+            names = profile.method(first).label, profile.method(other).label
+            words.append(_at_equal_tokens(*names, cells, profile.report.margins_at_equal_tokens))
         name = "strength" if not made else f"strength_{task}"
         drawn = figures.strengths(lines, results_dir / "figures" / name, quick(profile, title))
         made.append((drawn[0], f"{title}, seeds {' '.join(map(str, seeds))}. {' '.join(words)}"))
@@ -140,10 +142,30 @@ def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
     return Rendered([], made, f"n = {n:,} responses")
 
 
-def _at_equal_tokens(label: str, other_label: str, cell: Cell | None) -> str:
-    if cell is None:
+def _at_equal_tokens(label: str, other_label: str, cells: Mapping[str, Cell], margins: Mapping[Any, float]) -> str:
+    found = {name: cells[key] for name, key in AT_EQUAL_TOKENS.items() if key in cells}
+    if not found:
         return f"No strength of {label} has a length that {other_label} has."
-    return f"{label} less {other_label} at equal tokens: accuracy {signed(cell, 100)} points."
+    words = {
+        "accuracy": "accuracy {} points",
+        "redundant_steps": "redundant steps {}",
+        "worked_links": "hard links worked out {} points",
+    }
+    said = []
+    for name, cell in found.items():
+        measure = MEASURES[name]
+        text = words[name].format(signed(cell, measure.scale, digits=measure.digits))
+        if name in margins:
+            text += f" ({verdict(cell, margins[name])}, margin {margins[name] * measure.scale:g})"
+        said.append(text)
+    return f"{label} less {other_label} at equal tokens: {', '.join(said)}."
+
+
+def verdict(cell: Cell, margin: float) -> str:
+    """Whether a difference counts against a margin that was declared before: shown, smaller than it, or not decided."""
+    if (cell.low > 0 or cell.high < 0) and abs(cell.value) >= margin:
+        return "shown"
+    return "smaller than the margin" if -margin < cell.low and cell.high < margin else "not decided"
 
 
 def _strength(profile: Profile, method: str) -> str:

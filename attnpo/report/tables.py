@@ -17,16 +17,20 @@ from attnpo.runs.derive import chosen
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE
 from attnpo.statistics.measures import AES, MEASURES, TOKENS_RELATIVE, Measure
-from attnpo.testbed import EMBEDDED
+from attnpo.testbed import MODELS
 
 _ALWAYS = ("accuracy", "tokens", "aes", "truncated", "missing_think_end")
 _VALUES = [MEASURES["accuracy"], MEASURES["tokens"], AES]
 _VALUES += [MEASURES[f"{label}_steps"]._replace(detail=False) for label in ("redundant", "essential", "slip")]
+_VALUES += [
+    MEASURES[name] for name in ("worked_links", "direct_right", "worked_right", "repairs", "valid_thinking_rate")
+]
 _VALUES += [MEASURES["truncated"], MEASURES["missing_think_end"]]
 """Columns of a block of values: those in `_ALWAYS`, and the others where a row has them."""
 
 _DIFFERENCES = [MEASURES["accuracy"]._replace(heading="accuracy, points"), MEASURES["tokens"], TOKENS_RELATIVE]
 _DIFFERENCES += [MEASURES["redundant_steps"], MEASURES["essential_steps"]]
+_DIFFERENCES += [MEASURES["worked_links"]._replace(heading="hard links worked out, points")]
 """Columns of a block of differences, where a row has them."""
 
 
@@ -70,7 +74,7 @@ def build_table(
     if profile.quick and blocks:
         blocks[0] = replace(blocks[0], findings=[*blocks[0].findings, _of_quick(profile)])
     interval = "seeds and problems" if len(profile.seeds) > 1 else "problems only: there is one seed"
-    model = "the embedded testbed model" if profile.model == EMBEDDED else profile.model
+    model = MODELS[profile.model].label if profile.model in MODELS else profile.model
     conditions = [
         f"Model: {model}; {train.steps} training steps of {train.prompts_per_step} × {train.group_size} "
         "rollouts; seeds in the last column.",

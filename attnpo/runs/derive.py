@@ -28,6 +28,7 @@ CURVES = {
     "tokens": "completions/mean_length",
     "essential_steps": "steps/essential",
     "redundant_steps": "steps/redundant",
+    "worked_links": "links/worked",
 }
 """What is shown of a training -> column of derived/curves.csv."""
 PHRASES = {kind: f"phrases/{kind}" for kind in PHRASE_KINDS}
@@ -44,7 +45,7 @@ INTERVENTION = "intervention"
 CONVERGING = {name: CURVES[name] for name in ("tokens", "redundant_steps")}
 """What goes down in training -> column of derived/curves.csv."""
 
-_DIFFERENCES = ("accuracy", "tokens", "redundant_steps", "essential_steps")
+_DIFFERENCES = ("accuracy", "tokens", "redundant_steps", "essential_steps", "worked_links")
 """Measures whose differences the tables show."""
 
 

@@ -13,7 +13,7 @@ from attnpo.evaluation.settings import FreeEvaluation
 from attnpo.evaluation.tasks import check_tasks, generation_arguments, task_names, tasks_identity
 from attnpo.runs.store import Run
 from attnpo.schema import check_seed
-from attnpo.testbed import model_identity
+from attnpo.testbed import check_model, model_identity
 
 
 def free_run(options: FreeEvaluation, seed: int, folder: Path) -> Run:
@@ -58,6 +58,8 @@ def evaluate_any(options: FreeEvaluation, seed: int, folder: Path, processes: in
         AttnPOError: as `attnpo.evaluation.evaluate.run_eval`.
     """
     check_tasks(options.tasks, consent)
+    if options.backend != "server":
+        check_model(options.model)
     run = free_run(options, seed, folder)
     words = ["attnpo", "eval", "--seed", str(seed), *(["--confirm-run-unsafe-code"] if consent else [])]
     words += option_words(asdict(options))

@@ -9,13 +9,14 @@ from attnpo.errors import AttnPOError
 from attnpo.runs.plan import Job, Plans, all_jobs
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import CoreSection
+from attnpo.testbed import missing_model
 
 
 def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
-    """Lines for people: runs by kind, time, and which artefacts cannot be made.
+    """Lines for people: runs by kind, time, a model that is missing, and which artefacts cannot be made.
 
     Args:
-        profile: for its `seconds`.
+        profile: for its `seconds` and its model.
         plans: of all artefacts; the durations of their finished runs are looked at.
         jobs: those asked for.
         left: those of them that are to be run.
@@ -30,6 +31,8 @@ def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], wo
         but = f", without {', '.join(sorted(unknown))}, of which nothing is known" if unknown else ""
         about = f"{clock(seconds)} (h:mm:ss)" if seconds >= 3600 else f"{clock(seconds)} minutes"
         lines.append(f"about {about} with {workers} side by side{but}")
+    if left and (missing := missing_model(profile.model)):
+        lines.append(missing)
     return lines + [f"{name}: not made, {error}" for name, error in plans.items() if isinstance(error, AttnPOError)]
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.settings import EvaluateSection
-from attnpo.evaluation.tasks import data_files, task_names, tasks_identity
+from attnpo.evaluation.tasks import task_names, tasks_identity
 from attnpo.probing.settings import ProbeSection, Source, StepsSection
 from attnpo.problems.problem import problems_digest
 from attnpo.problems.training_sets import STANDARD, Columns
@@ -34,7 +34,8 @@ from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE, BASE_OF_TRIALS, BASES, CoreSection
 from attnpo.runs.store import Run, run_id
 from attnpo.schema import build, check_seed
-from attnpo.testbed import EMBEDDED, model_identity, on_hub
+from attnpo.testbed import load_problems, model_identity, on_hub
+from attnpo.testbed.problems import SCALES
 from attnpo.training.settings import REPORTING, MethodSection, TrainSection
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
@@ -49,7 +50,6 @@ RUNS_OF: dict[str, tuple[Kind, ...]] = {
 }
 """Artefact to the kinds of run that it is made of; all others: evaluations."""
 
-_TESTBED_TASK = "attnpo_testbed"
 _ALWAYS = {
     StepsSection: "phrases min_chars lone_trigger_chars",
     ProbeSection: "split problems samples temperature max_completion_tokens batch_size heads bootstrap",
@@ -134,8 +134,6 @@ def problems_identity(data: str, split: str, revision: str | None = None, column
     if on_hub(data):
         named = "" if columns == STANDARD else f" {columns.problem}, {columns.answer}, {columns.id}"
         return (data if revision is None else f"{data}@{revision}") + named
-    from attnpo.testbed import load_problems
-
     return problems_digest(load_problems(data, split, columns=columns))
 
 
@@ -182,15 +180,14 @@ def train_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
 def eval_spec(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What determines an evaluation of a method's model, or of the untrained one (`base`)."""
     section = profile.evaluation_of(method)
-    files = data_files(section.tasks).values()
-    testbed = any(task.startswith(_TESTBED_TASK) for task in section.tasks if task not in files)
-    others = [task for task in section.tasks if not testbed or task in files]
+    testbeds = [scale for scale in SCALES.values() if not set(scale.tasks).isdisjoint(section.tasks)]
+    others = [task for task in section.tasks if not any(task in scale.tasks for scale in testbeds)]
     splits = ("validation",) if "@" in method else ("test", "shifted")
     return {
         **_common(profile, "eval", seed),
         "method": method,
         "evaluate": {**_in_spec(section), "tasks": task_names(section.tasks)},
-        "problems": [problems_identity(EMBEDDED, split) for split in splits] if testbed else None,
+        "problems": [problems_identity(scale.data, split) for scale in testbeds for split in splits] or None,
         **({"tasks": tasks_identity(others)} if others else {}),
         "train": None if method in BASES else run_id(train_spec(profile, method, seed)),
     }

@@ -47,13 +47,13 @@ class Profile:
 
     name: str
     model: str = EMBEDDED
-    """`testbed` for the embedded model, otherwise a hub id or a folder."""
+    """One of `attnpo.testbed.MODELS`, such as `testbed`, the embedded one; otherwise a hub id or a folder."""
     revision: str | None = None
     """Hub revision, if `model` is a hub id."""
     data: str = EMBEDDED
-    """Problems to probe and train on: `testbed`, a file or a hub data set. A file is JSON lines (.jsonl), a JSON list
-    of objects (.json), CSV with a header, or Parquet, and its path is relative to the current folder. Each row has
-    `problem` and `answer` and may have an `id` of its own."""
+    """Problems to probe and train on: `testbed`, `testbed-large`, a file or a hub data set. A file is JSON lines
+    (.jsonl), a JSON list of objects (.json), CSV with a header, or Parquet, and its path is relative to the current
+    folder. Each row has `problem` and `answer` and may have an `id` of its own."""
     data_revision: str | None = None
     """Hub revision, if `data` is a hub data set; null: what the hub has when a run loads it, with a warning."""
     data_columns: Columns = STANDARD

@@ -26,7 +26,7 @@ from attnpo.files import locked
 from attnpo.runs.plan import Job, check_methods
 from attnpo.runs.profile import Profile
 from attnpo.runs.progress import Display
-from attnpo.testbed import EMBEDDED
+from attnpo.testbed import MODELS
 
 WATCH_VARIABLE = "ATTNPO_RUNNER_PIPE"
 """Set for a job's process: the file descriptor whose end of file says that the runner is gone."""
@@ -160,7 +160,7 @@ def _start(job: Job, profile: Profile, results_dir: Path, watch: int, consent: b
     launcher = _launcher(job, profile)
     if not launcher:
         environment[WATCH_VARIABLE] = str(watch)
-    if profile.model == EMBEDDED:
+    if profile.model in MODELS:
         environment["HF_HUB_OFFLINE"] = "1"
     job.run.folder.mkdir(parents=True, exist_ok=True)
     if launcher:  # installed beside the interpreter, if anywhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -76,6 +76,10 @@ class TuningSection:
     """Responses per problem."""
 
 
+EqualTokensMeasure = Literal["accuracy", "redundant_steps", "worked_links"]
+"""Those of `attnpo.statistics.estimates.AT_EQUAL_TOKENS`."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReportSection:
     """How derived numbers become table and figure."""
@@ -89,6 +93,9 @@ class ReportSection:
     accuracy_margin: Share = 0.02
     """Non-inferiority margin (share of responses), declared before the runs: 'equal accuracy' needs the
     interval of the accuracy difference to stay above minus this."""
+    margins_at_equal_tokens: dict[EqualTokensMeasure, Annotated[float, Field(gt=0)]] = field(default_factory=dict)
+    """Measure to the least difference at equal tokens that counts, in its own unit (shares, steps), declared before the
+    runs; see `docs/numbers.md`."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     bootstrap: Count = 2000
     """Draws (seeds and problems) for the intervals."""

@@ -30,7 +30,7 @@ def make_sampler(
 
     Args:
         backend: see `Backend`.
-        model: `attnpo.testbed.EMBEDDED`, a folder or a hub id.
+        model: one of `attnpo.testbed.MODELS`, a folder or a hub id.
         revision: hub revision; None is the main branch.
         batch_size: `hf`: responses that are generated at once. vLLM fills its batches by itself.
         max_model_len: `vllm`: tokens of the longest prompt and its response; None: all that the model allows, for which

@@ -36,7 +36,7 @@ def load_model(
     """Model (on the GPU if there is one) and tokenizer, padding on the left.
 
     Args:
-        model: `attnpo.testbed.EMBEDDED`, a folder or a hub id.
+        model: one of `attnpo.testbed.MODELS`, a folder or a hub id.
         revision: hub revision; None is the main branch.
         dtype: of the weights. `auto`, the checkpoint's own, is for sampling and scoring. Training takes float32: a
             step of a small learning rate is less than half the distance of two bfloat16 numbers, so weights held in

@@ -31,7 +31,7 @@ class VLLMSampler(Sampler):
     by is the model's, by vLLM's reading of its generation config, and stays in the ids.
 
     Args:
-        model: `attnpo.testbed.EMBEDDED`, a folder or a hub id.
+        model: one of `attnpo.testbed.MODELS`, a folder or a hub id.
         revision: hub revision; None is the main branch.
         max_model_len: tokens of the longest prompt and its response; None: all that the model allows.
         engine: more arguments of `vllm.LLM`. `dtype` is the checkpoint's own if it is not given; vLLM's own default

@@ -23,8 +23,8 @@ import numpy as np
 
 from attnpo.errors import AttnPOError
 from attnpo.statistics.bootstrap import Drawn, Estimate, draw_problems, estimates_of
-from attnpo.statistics.measures import AES, REDUNDANT_SHARE, REG, TOKENS_RELATIVE, Measure, measures_of
-from attnpo.statistics.metrics import Array, accuracy_at_equal_length, aes_unchecked, efficiency_gap
+from attnpo.statistics.measures import AES, MEASURES, REDUNDANT_SHARE, REG, TOKENS_RELATIVE, Measure, measures_of
+from attnpo.statistics.metrics import Array, aes_unchecked, difference_at_equal_length, efficiency_gap
 from attnpo.statistics.samples import Sample, check_same_problems, samples_by_method, shared_seeds
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 COLUMNS = ["method", "task", "slice", "measure", "value", "low", "high", "n", "problems", "truncated"]
 COLUMNS += ["seeds", "reference", "reference_seeds"]
 
-AT_EQUAL_TOKENS = "accuracy_at_equal_tokens"
-"""Measure of a line of `Wanted.lines`: its accuracy less that of the reference's line at the same tokens."""
+AT_EQUAL_TOKENS = {name: f"{name}_at_equal_tokens" for name in ("accuracy", "redundant_steps", "worked_links")}
+"""Measure -> measure of a line of `Wanted.lines`: its value less that of the reference's line at the same tokens."""
 
 _STEPS = ("steps_redundant", "steps_essential")
 
@@ -299,12 +299,19 @@ class _Answers:
         return {REG.name: self._estimate(statistic, [r.on_columns(columns) for r in runs])[0]}
 
     def _line(self, points: Sequence[_DrawnRun], curve: Sequence[_DrawnRun]) -> dict[str, Estimate | None]:
-        def above(*means: Array) -> Array:
-            places = np.stack([mean.mean(axis=0) for mean in means], axis=-2)
-            return accuracy_at_equal_length(places[..., : len(points), :], places[..., len(points) :, :])[..., None]
+        common = set.intersection(*(set(run.columns) for run in (*points, *curve)))
+        measures = {name: MEASURES[name] for name in AT_EQUAL_TOKENS if set(MEASURES[name].columns) <= common}
+        columns = list(dict.fromkeys(["tokens", *(c for m in measures.values() for c in m.columns)]))
+        heights, tokens = _statistic(columns, measures), _statistic(columns, {"tokens": MEASURES["tokens"]})
 
-        drawn = [run.on_columns(["correct", "tokens"]) for run in (*points, *curve)]
-        return {AT_EQUAL_TOKENS: self._estimate(above, drawn)[0]}
+        def above(*means: Array) -> Array:
+            places = [np.stack([of(mean) for mean in means], axis=-2) for of in (heights, tokens)]
+            beside = [np.stack([places[0][..., i], places[1][..., 0]], axis=-1) for i in range(len(measures))]
+            found = [difference_at_equal_length(p[..., : len(points), :], p[..., len(points) :, :]) for p in beside]
+            return np.stack(found, axis=-1)
+
+        drawn = [run.on_columns(columns) for run in (*points, *curve)]
+        return dict(zip((AT_EQUAL_TOKENS[name] for name in measures), self._estimate(above, drawn), strict=True))
 
 
 class _DrawnRun(NamedTuple):

@@ -48,6 +48,10 @@ _ALL = [
     mean_of("answer_tokens", "answer tokens", "answer_tokens"),
     mean_of("truncated", "truncated %", "truncated", 100),
     mean_of("missing_think_end", "no </think> %", "missing_think_end", 100),
+    mean_of("no_thinking", "no thinking %", "no_thinking", 100),
+    mean_of("wrong_truncated", "wrong, cut off %", "wrong_truncated", 100),
+    mean_of("wrong_unread", "wrong, no answer %", "wrong_unread", 100),
+    mean_of("wrong_different", "wrong, another answer %", "wrong_different", 100),
     mean_of("parse_failed", "grader failed %", "parse_failed", 100),
     mean_of("retokenized", "retokenized %", "retokenized", 100),
     mean_of("essential_steps", "essential steps", "steps_essential", digits=2),
@@ -65,6 +69,13 @@ _ALL = [
         for kind in PHRASE_KINDS
     ),
     mean_of("slip_steps", "slips", "steps_slip", digits=2, detail=True),
+    Measure("worked_links", "hard links worked out %", ("links_worked", "links_hard"), lambda w, n: w / n, 100),
+    Measure("direct_right", "recalled right %", ("links_direct_right", "links_direct"), lambda r, n: r / n, 100),
+    Measure("worked_right", "worked out right %", ("links_worked_right", "links_worked"), lambda r, n: r / n, 100),
+    mean_of("repairs", "repairs", "links_repaired", digits=2),
+    Measure("valid_thinking_rate", "valid thinking %", ("valid_thinking", "valid_of"), lambda v, n: v / n, 100),
+    mean_of("doubts", "doubted links", "links_doubted", digits=2, detail=True),
+    mean_of("strays", "miscopied operands", "links_strays", digits=2, detail=True),
 ]
 
 MEASURES = {measure.name: measure for measure in _ALL}
@@ -89,7 +100,7 @@ def measures_of(columns: Collection[str]) -> dict[str, Measure]:
     names = [name for name, m in MEASURES.items() if set(m.columns) <= set(columns)]
     labels = [c.removeprefix("steps_") for c in columns if c.startswith("steps_")]
     names += [f"{label}_steps" for label in labels if f"{label}_steps" not in MEASURES]
-    names += [c for c in columns if c.startswith("wrong_")]
+    names += [c for c in columns if c.startswith("wrong_") and c not in MEASURES]
     names += [f"pass@{k}" for k in _numbers(columns, "pass@")]
     names += [f"accuracy@{budget}" for budget in _numbers(columns, "correct_at_")]
     return {name: measure_named(name) for name in names}

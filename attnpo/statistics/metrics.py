@@ -103,23 +103,23 @@ def efficiency_gap(curve: Any, frontier: Any, budgets: Any) -> Array:
     return np.asarray(np.trapezoid(heights, places, axis=-1) / places[-1])
 
 
-def accuracy_at_equal_length(points: Any, curve: Any) -> Array:
-    """How far points lie above a curve: accuracy less the curve's at the same tokens, mean over the points.
+def difference_at_equal_length(points: Any, curve: Any) -> Array:
+    """How far points lie above a curve: their height less the curve's at the same tokens, mean over the points.
 
     The curve is linear between its points. Points shorter or longer than all of it do not count.
 
     Args:
-        points: (N, 2) or (B, N, 2): accuracy and mean tokens of a method at N strengths of its penalty.
+        points: (N, 2) or (B, N, 2): a measure and mean tokens of a method at N strengths of its penalty.
         curve: (M, 2) or (B, M, 2): the same of the method to compare with.
 
     Returns:
-        () or (B,), in units of accuracy; NaN where no point lies beside the curve.
+        () or (B,), in units of the measure; NaN where no point lies beside the curve.
     """
     points, curve = np.asarray(points, dtype=float), np.asarray(curve, dtype=float)
     if points.ndim == 3:
-        return np.array([accuracy_at_equal_length(*pair) for pair in zip(points, curve, strict=True)])
-    accuracy, tokens = curve[np.argsort(curve[:, 1])].T
-    expected = np.interp(points[:, 1], tokens, accuracy, left=np.nan, right=np.nan)
+        return np.array([difference_at_equal_length(*pair) for pair in zip(points, curve, strict=True)])
+    heights, tokens = curve[np.argsort(curve[:, 1])].T
+    expected = np.interp(points[:, 1], tokens, heights, left=np.nan, right=np.nan)
     beside = ~np.isnan(expected)
     return np.asarray((points[beside, 0] - expected[beside]).mean() if beside.any() else np.nan)
 

@@ -15,8 +15,11 @@ from attnpo.testbed.oracle import CAUSES, error_cause
 if TYPE_CHECKING:
     import pandas as pd
 
+WAYS = ("truncated", "unread", "different")
+"""How a response can be wrong: cut off by the budget, without an answer that could be read, with another answer."""
 COUNTS = [
-    *("n", "correct", "parse_failed", "missing_think_end", "truncated", "retokenized"),
+    *("n", "correct", "parse_failed", "missing_think_end", "no_thinking", "truncated", "retokenized"),
+    *(f"wrong_{way}" for way in WAYS),
     *("tokens", "thinking_tokens", "answer_tokens", "correct_tokens"),
     *(f"phrases_{kind}" for kind in PHRASE_KINDS),
 ]
@@ -26,7 +29,8 @@ COUNTS = [
 def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrases: bool = False) -> dict[str, float]:
     """What one response adds to the sums of its problem: the one place where a record becomes numbers.
 
-    `steps_LABEL` and `wrong_CAUSE` are there where the steps of the response are labelled.
+    `steps_LABEL`, `links_ROUTE` and `wrong_CAUSE` are there for problems of the testbed, `valid_thinking`, `valid_of`
+    where the record says where the thinking first states the answer.
 
     Args:
         record: of `attnpo.evaluation.responses.describe`, or a line of samples.jsonl.
@@ -34,11 +38,17 @@ def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrase
         phrases: count the phrases in the thinking too, `phrases_KIND`.
 
     Returns:
-        `truncated` is NaN where the finish reason is not known, `missing_think_end` for a model that does not think.
+        `truncated` and the ways to be wrong are NaN where the finish reason is not known, `missing_think_end` and
+        `no_thinking` for a model that does not think.
     """
     tokens, correct, finish = record["tokens"], bool(record["correct"]), record["finish"]
-    steps, chain = record.get("steps") or {}, record.get("meta", {}).get("chain")
-    cause = error_cause(steps, chain) if steps and chain and not correct else None
+    thinking = tokens["thinking"]
+    steps, links, chain = record.get("steps") or {}, record.get("links") or {}, record.get("meta", {}).get("chain")
+    cause = error_cause(steps, links["solved"], chain) if links and chain and not correct else None
+    valid = record.get("valid_share")
+    unread = record["parse_failed"] or record.get("reason") in ("no_think_end", "many_think_ends")
+    way = None if correct else "truncated" if finish == "length" else "unread" if unread else "different"
+    unthought = record["think_tags"] > 0 and not thinking_part(record["text"]).strip(" .\t\r\n…")
     counted = phrase_counts(thinking_part(record["text"])) if phrases else {}
     return {
         "n": 1,
@@ -46,6 +56,8 @@ def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrase
         "parse_failed": int(record["parse_failed"]),
         "missing_think_end": int(record["think_tags"] == 0) if record.get("thinking", True) else math.nan,
         "truncated": int(finish == "length") if finish else math.nan,
+        "no_thinking": int(unthought) if record.get("thinking", True) else math.nan,
+        **{f"wrong_{name}": int(name == way) if finish else math.nan for name in WAYS},
         "retokenized": int(record["counted"] == "retokenized"),
         "tokens": tokens["total"],
         "thinking_tokens": tokens["thinking"],
@@ -54,7 +66,13 @@ def sample_counts(record: Mapping[str, Any], budgets: Iterable[int] = (), phrase
         **{f"phrases_{kind}": count for kind, count in counted.items()},
         **{f"correct_at_{b}": int(correct and finish != "length" and tokens["total"] <= b) for b in budgets},
         **{f"steps_{label}": count for label, count in steps.items()},
-        **{f"wrong_{name}": int(name == cause) for name in CAUSES if steps and chain},
+        **{f"links_{route}": count for route, count in links.items()},
+        **(
+            {"valid_thinking": (valid or 0) * thinking, "valid_of": thinking if valid else 0}
+            if "valid_share" in record
+            else {}
+        ),
+        **{f"wrong_{name}": int(name == cause) for name in CAUSES if links and chain},
     }
 
 

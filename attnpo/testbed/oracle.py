@@ -1,19 +1,20 @@
 """Exact labels for each step of any trace of a testbed problem, written or sampled.
 
-A step is essential if it is the first correct computation of a link of the chain ("solve"), or if it corrects a slip
-("repair"). All other steps are redundant, as the answer follows without them: re-checks, detours, recaps, slips.
+A step is essential if it is the first correct computation of an easy link ("solve"), recalls a hard link ("direct"),
+works on one ("work"), or does any of these where the link had got a wrong result before ("repair"). All other steps are
+redundant, as the answer follows without them: re-checks, detours, recaps, slips.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from attnpo.method.steps import THINK_END
-from attnpo.testbed.problems import ChainProblem, apply
+from attnpo.testbed.problems import ChainProblem, is_hard
 
-ESSENTIAL = ("solve", "repair")
+ESSENTIAL = ("solve", "direct", "work", "repair")
 REDUNDANT = ("recheck", "detour", "recap", "slip")
 LABELS = ESSENTIAL + REDUNDANT
 CAUSES = ("answer", "slip", "left_out")
@@ -29,6 +30,28 @@ _DETOUR = re.compile(r"\s*(Alternatively|Another)\b")
 _RECAP = re.compile(r"\s*(So|Okay, so|Thus|Therefore|Hence)\b")
 
 
+Computation = tuple[int, str, int]
+"""An equation without its result, the same for `3 + 4` and `4 + 3`."""
+
+
+class Equation(NamedTuple):
+    """One equation of a text: `a op b = result`."""
+
+    a: int
+    op: str
+    b: int
+    result: int
+
+    @property
+    def computation(self) -> Computation:
+        """What is computed, without the result."""
+        return commuted(self.a, self.op, self.b)
+
+    def holds(self, problem: ChainProblem) -> bool:
+        """Whether it is true, modulo the problem's modulus."""
+        return problem.apply(self.a, self.op, self.b) == self.result
+
+
 def label_steps(problem: ChainProblem, step_texts: Sequence[str]) -> list[str]:
     """One of `LABELS` for each step, in order.
 
@@ -37,31 +60,53 @@ def label_steps(problem: ChainProblem, step_texts: Sequence[str]) -> list[str]:
         step_texts: the texts of the steps, in the order of the trace.
 
     A computation solves a link only if it has the link's true operands (in either order) and all links before it are
-    solved. A result that is false, or that builds on a false value, is a slip.
+    solved. A hard link is also solved by the sum of its two parts, once both are there; parts that were begun and then
+    overtaken by the link's own equation are re-checks. A result that is false, or that builds on a false value, is a
+    slip.
     """
-    values = problem.values
-    solved = 0
+    return _walk(problem, step_texts)[0]
+
+
+def solved_in(problem: ChainProblem, step_texts: Sequence[str]) -> list[int]:
+    """For each link that is solved, from the first on, the number of the step that solves it."""
+    return _walk(problem, step_texts)[1]
+
+
+def _walk(problem: ChainProblem, step_texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The labels, and for each solved link the number of the step that solved it."""
+    values, solving = problem.values, list[int]()
     slipped = False  # the next unsolved link has been computed wrongly
+    done: list[Computation] = []  # the parts of the next unsolved link, if it is hard
+    begun: list[int] = []  # steps that are essential for these parts alone
     labels: list[str] = []
-    for text in step_texts:
+    for number, text in enumerate(step_texts):
         label = ""
-        said: set[tuple[int, str, int]] = set()  # a computation repeated within a step does not solve two equal links
-        for a, op, b, result in _computations(text):
-            computation = (a, op, b) if op == "-" else (min(a, b), op, max(a, b))
-            is_next_link = (
-                solved < problem.chain
-                and computation not in said
-                and _is_link(a, op, b, problem.ops[solved], values[solved])
-            )
+        said: set[Computation] = set()  # a computation repeated within a step does not solve two equal links
+        for equation in equations(text):
+            solved, computation = len(solving), equation.computation
+            repeated = computation in said
             said.add(computation)
-            if is_next_link and result == values[solved + 1]:
-                label = "repair" if slipped else "solve"
-                solved, slipped = solved + 1, False
-            elif is_next_link:
-                slipped = True
-                label = label or "slip"
-            elif apply(a, op, b) != result or not _on_the_chain(a, op, b, problem, solved):
-                label = label or "slip"
+            op, n = problem.ops[solved] if solved < problem.chain else ("", 0)
+            hard = is_hard(op, n)
+            whole = not repeated and computation == commuted(values[solved], op, n)
+            part = not repeated and hard and computation in stages(problem, values[solved], n, done)
+            if not whole and not part:
+                if not equation.holds(problem) or not _on_the_chain(computation, problem, solved, done):
+                    label = label or "slip"
+            elif not equation.holds(problem):
+                slipped, label = True, label or "slip"
+            else:
+                if part and label not in ESSENTIAL:
+                    begun.append(number)
+                label = "repair" if slipped else "work" if part else "direct" if hard else "solve"
+                done.append(computation)
+                if whole:
+                    for step in begun:
+                        if step < number:
+                            labels[step] = "recheck"
+                if whole or len(done) == 3:
+                    solving.append(number)
+                    slipped, done, begun = False, [], []
         if not label:
             if _DETOUR.match(text):
                 label = "detour"
@@ -70,7 +115,7 @@ def label_steps(problem: ChainProblem, step_texts: Sequence[str]) -> list[str]:
             else:
                 label = "recheck"
         labels.append(label)
-    return labels
+    return labels, solving
 
 
 def next_move(problem: ChainProblem, solved: int, text: str) -> str:
@@ -82,55 +127,59 @@ def next_move(problem: ChainProblem, solved: int, text: str) -> str:
         text: what the model writes next. Checks of solved links are no move, and results may be false.
     """
     thinking, end, _ = text.partition(THINK_END)
-    for a, op, b, _ in _computations(thinking):
-        if _is_link(a, op, b, problem.ops[solved], problem.values[solved]):
+    value, (op, n) = problem.values[solved], problem.ops[solved]
+    for equation in equations(thinking):
+        computation = equation.computation
+        if computation == commuted(value, op, n) or (is_hard(op, n) and computation in stages(problem, value, n, [])):
             return "link"
-        if not _on_the_chain(a, op, b, problem, solved):
+        if not _on_the_chain(computation, problem, solved, []):
             return "elsewhere"
     return "end" if end else "none"
 
 
-def count_steps(problem: ChainProblem, step_texts: Sequence[str]) -> dict[str, int]:
-    """The number of steps of a trace by label, and the sums `essential` and `redundant`."""
-    labels = Counter(label_steps(problem, step_texts))
-    sums = {
-        "essential": sum(labels[label] for label in ESSENTIAL),
-        "redundant": sum(labels[label] for label in REDUNDANT),
-    }
-    return sums | {label: labels[label] for label in LABELS}
-
-
-def error_cause(counts: Mapping[str, int], chain: int) -> str:
-    """The first of `CAUSES` that applies to a wrong response, given its `count_steps` and the number of links."""
-    if counts["essential"] >= chain:
+def error_cause(counts: Mapping[str, int], solved: int, chain: int) -> str:
+    """The first of `CAUSES` that applies to a wrong response, given its steps by label and how many links it solved."""
+    if solved >= chain:
         return "answer"
     return "slip" if counts["slip"] else "left_out"
 
 
-def _computations(text: str) -> Iterator[tuple[int, str, int, int]]:
-    """(a, operation, b, claimed result) of each equation in a text."""
+def equations(text: str) -> Iterator[Equation]:
+    """The equations of a text, in order."""
     for sign, left, op, right, claimed in _EQUATION.findall(text):
         a, b, result = int(left), int(right), int(claimed)
         if sign and op == "+":  # -6 + 84 is 84 - 6
             a, op, b = b, "-", a
-        yield a, op, b, result
+        yield Equation(a, op, b, result)
 
 
-def _is_link(a: int, op: str, b: int, link: tuple[str, int], value: int) -> bool:
-    if op != link[0]:
-        return False
-    return (a, b) == (value, link[1]) or (op in "+*" and (b, a) == (value, link[1]))
+def commuted(a: int, op: str, b: int) -> Computation:
+    """`a op b`, the smaller operand first where the order does not matter."""
+    return (a, op, b) if op == "-" else (min(a, b), op, max(a, b))
 
 
-def _on_the_chain(a: int, op: str, b: int, problem: ChainProblem, solved: int) -> bool:
-    """Whether `a op b` repeats one of the links solved so far, or checks it backwards."""
-    values = problem.values
+def stages(problem: ChainProblem, value: int, n: int, done: Collection[Computation]) -> list[Computation]:
+    """What can come next in working out `value * n` when `done` is done: its parts, and their sum after both."""
+    (units, one), (tens, ten) = problem.parts(value, n)
+    left = [c for c in (commuted(value, "*", units), commuted(value, "*", tens)) if c not in done]
+    return left or [commuted(one, "+", ten)]
+
+
+def _on_the_chain(computation: Computation, problem: ChainProblem, solved: int, done: Collection[Computation]) -> bool:
+    """Whether something repeats a link solved so far or a part of one, or checks it backwards."""
+    if computation in done:
+        return True
     for k in range(solved):
-        link_op, n = problem.ops[k]
-        if _is_link(a, op, b, problem.ops[k], values[k]):
+        (op, n), value, result = problem.ops[k], *problem.values[k : k + 2]
+        whole = commuted(value, op, n)
+        if computation == whole:
             return True
-        if link_op == "-" and op == "+" and n in (a, b) and values[k + 1] in (a, b):
+        if is_hard(op, n):
+            both = stages(problem, value, n, [])
+            if computation in (*both, *stages(problem, value, n, both)):
+                return True
+        if op == "-" and computation == commuted(result, "+", n):
             return True
-        if link_op == "+" and op == "-" and (a, b) == (values[k + 1], n):
+        if op == "+" and computation == (result, "-", n):
             return True
     return False

@@ -14,7 +14,8 @@ from attnpo.method.steps import split_steps, step_texts, thinking_part
 from attnpo.probing.settings import StepsSection
 from attnpo.problems.problem import Problem
 from attnpo.sampling.sampler import text_of
-from attnpo.testbed import oracle
+from attnpo.testbed.counts import count_links, count_steps
+from attnpo.testbed.oracle import label_steps
 from attnpo.testbed.problems import ChainProblem
 
 
@@ -22,7 +23,7 @@ class Correctness:
     """TRL reward function: 1 for a correct response, 0 for any other.
 
     It logs what the texts show: phrases by kind, answers that could not be parsed and, for problems of the testbed,
-    steps by the oracle's label.
+    steps by the oracle's label and the share of hard links that were worked out.
     """
 
     __name__ = "correctness"
@@ -50,11 +51,17 @@ class Correctness:
         return [float(grade.correct) for grade in grades]
 
     def _log_steps(self, texts: list[str], ids: list[str], log_metric: Any) -> None:
-        """Mean number of steps of each label in a response."""
+        """Mean number of steps of each label in a response, and the share of hard links that were worked out."""
         counts: Counter[str] = Counter()
+        links: Counter[str] = Counter()
         for text, problem_id in zip(texts, ids, strict=True):
             thinking = thinking_part(text)
-            steps = split_steps(thinking, self.steps.phrases, self.steps.min_chars, self.steps.lone_trigger_chars)
-            counts.update(oracle.count_steps(self.chains[problem_id], step_texts(thinking, steps)))
+            chain, section = self.chains[problem_id], self.steps
+            steps = split_steps(thinking, section.phrases, section.min_chars, section.lone_trigger_chars)
+            pieces = step_texts(thinking, steps)
+            counts.update(count_steps(label_steps(chain, pieces)))
+            links.update(count_links(chain, pieces))
         for label, count in counts.items():
             log_metric(f"steps/{label}", count / len(texts))
+        if links["hard"]:
+            log_metric("links/worked", links["worked"] / links["hard"])

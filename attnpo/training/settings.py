@@ -155,7 +155,7 @@ class MethodSection:
     reward: str
     """A name in `attnpo.rewards.REWARDS`."""
     reward_args: Options = field(default_factory=dict)
-    estimator: Literal["rloo", "centred", "grpo", "batch"] | None = None
+    estimator: Literal["rloo", "centred", "grpo", "batch", "reinforce_pp"] | None = None
     """How rewards become advantages, see `attnpo.method.advantages.ESTIMATORS`; null: the one that the reward comes
     with."""
     grpo: Annotated[Options, AfterValidator(_of_trl)] = field(default_factory=dict)

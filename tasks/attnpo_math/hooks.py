@@ -11,6 +11,8 @@ import datasets
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.responses import check_thinking, judge, summarise
 from attnpo.grading.math import Grader
+from attnpo.grading.necessary import valid_share
+from attnpo.method.steps import thinking_part
 from attnpo.problems import benchmarks, training_sets
 from attnpo.problems.problem import Problem
 
@@ -57,4 +59,5 @@ def _documents(problems: Iterable[Problem], thinking: bool, suffix: str = "") ->
 def process_results(doc: dict[str, Any], results: list[list[str]], tokenizer: Callable[[], Any]) -> dict[str, Any]:
     """Metrics of one problem from its k responses (`filter: []` keeps all of them)."""
     (responses,) = results
-    return summarise(judge(responses, doc["answer"], _grader, tokenizer, doc["thinking"]))
+    records = judge(responses, doc["answer"], _grader, tokenizer, doc["thinking"])
+    return summarise([r | {"valid_share": valid_share(thinking_part(r["text"]), doc["answer"])} for r in records])

@@ -34,7 +34,7 @@ CONFIG = build.BuildConfig(hidden_size=16, intermediate_size=16, layers=1, heads
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The testbed's tokenizer and a random model of its architecture, which ends some responses by chance."""
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = build.train_tokenizer(CONFIG)
+    tokenizer = build.make_tokenizer(CONFIG)
     torch.manual_seed(0)
     model = build.new_model(CONFIG, tokenizer)
     model.generation_config.update(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
@@ -548,7 +548,8 @@ def test_run_eval_writes_a_line_a_response(model_dir: Path, tmp_path: Path) -> N
         assert ids == [p.id for p in problems.load(split)[:4] for _ in range(3)]
     assert len({line["text"] for line in lines}) > len(lines) // 2
     keys = (
-        "task problem_id k text correct parse_failed reason thinking think_tags tokens finish counted seed meta steps"
+        "task problem_id k text correct parse_failed reason thinking think_tags tokens finish counted seed meta steps "
+        "links valid_share"
     )
     for line in lines:
         assert set(line) == set(keys.split())

@@ -20,7 +20,7 @@ from attnpo.rewards import tlmre_rewards
 from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
-HEADS = [[1, 2], [2, 5], [3, 0]]
+HEADS = [[1, 5], [1, 4], [1, 0]]
 COMMON: dict[str, Any] = {
     **TWO_STEPS,
     "per_device_train_batch_size": 4,

@@ -14,7 +14,7 @@ from attnpo.evaluation.lengths import Generation, TokenCounts
 from attnpo.testbed import problems, traces
 
 FOLDER = ROOT / "tasks" / "attnpo_testbed"
-QUIET = traces.Habits(slip=0.0, recheck=0.0, detour=0.0, recap=0.0)
+QUIET = traces.Habits(work=1.0, slip=0.0, recheck=0.0, detour=0.0, recap=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +56,24 @@ def test_documents_are_the_problems_of_the_split(hooks: ModuleType, split: str) 
 @pytest.mark.parametrize("split", ["test", "shifted"])
 def test_a_clean_trace_is_right_and_all_essential(hooks: ModuleType, split: str) -> None:
     problem = problems.load(split)[5]
-    text = traces.write_trace(problem, random.Random(0), QUIET)
+    text = traces.write_trace(problem, random.Random(0), QUIET).text
     figures = hooks.process_results(document(hooks, split, 5), [[response(text)] * 3], no_tokenizer)
     assert figures["avg@k"] == figures["pass@k"] == 1.0
-    assert figures["essential_steps"] == problem.chain
+    hard = sum(problems.is_hard(*link) for link in problem.ops)
+    assert figures["essential_steps"] == problem.chain + 2 * hard
     assert figures["redundant_steps"] == 0
     assert figures["correct_tokens"] == [3 * len(text), 3]
     assert len(figures["responses"]) == 3
-    assert figures["responses"][0]["steps"]["solve"] == problem.chain
+    first = figures["responses"][0]
+    assert (first["steps"]["solve"], first["steps"]["work"]) == (problem.chain - hard, 3 * hard)
+    assert (first["links"]["hard"], first["links"]["worked_right"]) == (hard, hard)
+    assert first["valid_share"] == 1  # nothing follows the last link
 
 
 def test_what_a_trace_adds_is_redundant(hooks: ModuleType) -> None:
     problem = problems.load("test")[5]
-    habits = traces.Habits(slip=0.0, recheck=1.0, detour=1.0, recap=1.0)
-    texts = [traces.write_trace(problem, random.Random(seed), habits) for seed in range(4)]
+    habits = traces.Habits(work=0.0, slip=0.0, doubt=0.0, recheck=1.0, detour=1.0, recap=1.0)
+    texts = [traces.write_trace(problem, random.Random(seed), habits).text for seed in range(4)]
     figures = hooks.process_results(document(hooks, "test", 5), [[response(text) for text in texts]], no_tokenizer)
     assert figures["avg@k"] == 1.0
     assert figures["essential_steps"] == problem.chain

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.grading.necessary import FirstSentence, NecessaryPrefix, Tail, first_sentence, necessary_prefix, tail_of
+from attnpo.grading.necessary import (
+    FirstSentence,
+    NecessaryPrefix,
+    Tail,
+    first_sentence,
+    necessary_prefix,
+    tail_of,
+    valid_share,
+)
 
 TABLE = [bytes([i]) for i in range(256)]
 """A token a byte."""
@@ -54,6 +62,8 @@ def test_the_first_sentence_with_the_answer(thinking: str, tokens: int) -> None:
     for end, tags in (("</think>\\boxed{12}", 1), ("</think></think>", 2), ("", 0)):
         found = first_sentence(list((thinking + end).encode()), TABLE, "12")
         assert found == FirstSentence(tokens, size, tags)
+    share = valid_share(thinking, "12")
+    assert share == (pytest.approx(len(thinking.encode()[:tokens].decode()) / len(thinking)) if tokens else None)
 
 
 def test_a_token_that_holds_the_end_of_a_sentence_belongs_to_it() -> None:

@@ -173,3 +173,24 @@ def test_offsets_are_rescaled_with_the_advantage() -> None:
     found = rescale(torch.tensor([1.0]), torch.tensor([1.0]), scored, 6, 1, config, offsets)
     assert found.gammas[0].tolist() == [0, 0, 1, 1, 1, 1]
     assert found.advantages[0].tolist() == [0, 0, 0.75, 0.75, 0.75, 1]
+
+
+def test_returns_are_whitened_over_the_tokens_of_the_batch() -> None:
+    """Against the mean and the sample standard deviation of all tokens' returns."""
+    rewards = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+    spans = [[(0, 3, 0.5), (0, 5, -0.25)], [], [(2, 9, 0.125)], []]
+    lengths, keep = torch.tensor([6, 4, 9, 5]), torch.tensor([True, True, True, True])
+    truncate = torch.tensor([6, 4, 4, 5])
+    credit = assign(Shaped(rewards, spans=spans, keep=keep, truncate_at=truncate), lengths, rewards, 2, "reinforce_pp")
+    at_tokens = credit.advantages[:, None] + token_offsets(credit.offsets, 9)
+    plain = rewards[:, None] + token_offsets(spans, 9)
+    inside = torch.arange(9) < truncate[:, None]
+    expected = (plain - plain[inside].mean()) / plain[inside].std()
+    torch.testing.assert_close(at_tokens[inside], expected[inside], rtol=1e-7, atol=0)
+    dropped = assign(
+        Shaped(rewards, spans=spans, keep=torch.tensor([1, 1, 0, 0]) > 0), lengths, rewards, 2, "reinforce_pp"
+    )
+    assert dropped.advantages[2:].tolist() == [0, 0] and dropped.offsets[2:] == [[], []]
+    equal = assign(Shaped(rewards * 0 + 0.9), lengths, rewards, 2, "reinforce_pp")
+    assert not equal.advantages.any()
+    assert not assign(Shaped(rewards), lengths, rewards, 1, "reinforce_pp").advantages.any()

@@ -37,8 +37,9 @@ def test_it_finds_three_key_focus_heads_and_recomputes_no_sample(
 ) -> None:
     ranking = HeadRanking.load(run(profile, tmp_path))
     assert len(ranking.heads) == 32
-    # The card's top three are at .8 and above; 64 responses leave a standard error of about .03.
-    assert all(head.sra > 0.74 for head in ranking.best(3))
+    # The card's best is above .9, its second about .8; 64 responses leave a standard error of about .03.
+    first, second = ranking.best(2)
+    assert first.sra > 0.84 and second.sra > 0.7
     middle = sorted(head.sra for head in ranking.heads)[16]
     assert middle < 0.7
     samples = tmp_path / "samples.jsonl"
@@ -94,7 +95,7 @@ def test_the_sampler_of_the_backend_is_closed_before_the_model_is_loaded(
 
 
 def test_data_without_labels_is_refused(profile: Profile, tmp_path: Path) -> None:
-    message = r"labels .oracle. are known for testbed alone, not for data .some.jsonl."
+    message = r"labels .oracle. are known for testbed, testbed-large alone, not for data .some.jsonl."
     with pytest.raises(AttnPOError, match=message):
         run_probe(Source(model=EMBEDDED, revision=None, data="some.jsonl"), profile.steps, profile.probe, tmp_path)
 

@@ -22,7 +22,7 @@ from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.report import figures, formats
 from attnpo.report.artefacts import ARTEFACTS
-from attnpo.report.evaluated import describe_trade_off
+from attnpo.report.evaluated import describe_trade_off, verdict
 from attnpo.report.rendered import groups_to_draw
 from attnpo.report.table import Block, Cell, Row
 from attnpo.report.trained import convergence
@@ -333,11 +333,28 @@ def test_strengths_are_compared_at_equal_length_on_the_seeds_that_all_have(
     assert main(["table", *words, "all"]) == 0
     text = (folder / "index.html").read_text()
     caption = text[text.index("figures/strength.png") :]
-    assert re.search(r"seeds 0\. AttnPO less TLMRE at equal tokens: accuracy .*points\.", caption)
+    assert re.search(r"seeds 0\. AttnPO less TLMRE at equal tokens: accuracy \S+ \([^)]*\) points", caption)
     without = {**CHANGES, "artefacts": {**ARTEFACTS_OF_PROFILE, "fig_strength": {"methods": METHODS}}}
     profile = fake_profile(tmp_path, **without)
     assert main(["table", *words, "fig_strength"]) == 2
     assert "artefacts.fig_strength.groups: name two methods or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.03, 0.01, 0.05, "shown"),
+        (-0.03, -0.05, -0.01, "shown"),
+        (0.015, 0.001, 0.029, "not decided"),  # clear of 0, but less than what counts
+        (0.01, -0.005, 0.019, "smaller than the margin"),
+        (0.03, -0.01, 0.07, "not decided"),
+        (0.015, 0.011, 0.019, "smaller than the margin"),
+    ],
+)
+def test_a_difference_counts_against_the_margin_that_was_declared(
+    value: float, low: float, high: float, said: str
+) -> None:
+    assert verdict(Cell(value, low, high, 1, 0.0), 0.02) == said
 
 
 def test_a_group_of_methods_that_the_artefact_does_not_run_is_refused(tmp_path: Path) -> None:

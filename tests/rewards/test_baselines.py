@@ -18,6 +18,7 @@ from attnpo.rewards import REWARDS, Context, Shaped, check_reward, context_field
 from attnpo.rewards.adaptive_target import smallest_target
 from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
+from attnpo.rewards.vsrm import step_rewards, vsrm_rewards
 
 # Formulas in float64: only the order of the operations may differ from the hand's.
 TOLERANCE = 1e-12
@@ -241,6 +242,25 @@ def test_depo_rewards_short_correct_responses_and_lowers_what_is_left_of_the_adv
     for wrong in ({"alpha": 1}, {"beta": -1}, {"beta": 1.5}, {"clip": "all"}, {"max_length": 0}):
         with pytest.raises(AttnPOError, match=next(iter(wrong))):
             shaped("depo", [1], [1], tail=tails[:1], **wrong)
+
+
+def test_vsrm_pays_steps_that_change_the_accuracy_of_the_answer() -> None:
+    # .2 -> .2 -> .2 -> .8 -> .6: nothing for two steps, whose next change is 2 and 1 steps away, then +.6 and -.2.
+    assert step_rewards([0.2, 0.2, 0.2, 0.8, 0.6], 0.7, 4) == pytest.approx([0.6 * 0.49, 0.6 * 0.7, 0.6, -0.2])
+    assert step_rewards([0.2, 0.2, 0.2, 0.8], 0.7, 1) == pytest.approx([0, 0.6 * 0.7, 0.6])
+    assert step_rewards([0.5], 0.7, 4) == step_rewards([], 0.7, 4) == []
+    none = math.nan
+    prefixes = torch.tensor(
+        [[[3, 0.0], [7, 0.5], [12, 0.5]], [[4, 1.0], [9, 1.0], [none, none]], [[5, 0.0], [none, none], [none, none]]]
+    )
+    lengths, correct = torch.tensor([20, 15, 9]), torch.tensor([1, 1, 0])
+    found = vsrm_rewards(lengths, correct, 3, prefixes=prefixes)
+    assert found.rewards.tolist() == [1, 1, 0]
+    # The reward of step 1 stands at token 3, that of step 2 (nothing changes any more) is none.
+    assert found.spans == [[(0, 4, pytest.approx(0.5))], [], []]
+    assert vsrm_rewards(lengths, correct, 3, prefixes=prefixes, training=False).spans is None
+    with pytest.raises(AttnPOError, match="needs `prefixes`"):
+        vsrm_rewards(lengths, correct, 3)
 
 
 def test_s_grpo_halves_the_reward_of_each_further_right_answer() -> None:

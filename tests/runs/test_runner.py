@@ -149,7 +149,7 @@ def test_artefacts_and_seeds_of_methods_decide_the_plan(tmp_path: Path, world: d
         ),
         (
             {"label": "x", "reward": "rloo", "attnpo": True, "heads": "oracle"},
-            r"methods\.x\.heads: oracle labels are known for testbed, not 'some\.jsonl'",
+            r"methods\.x\.heads: oracle labels are known for testbed, testbed-large, not 'some\.jsonl'",
         ),
     ],
 )

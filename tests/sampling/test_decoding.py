@@ -29,7 +29,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
     torch.manual_seed(0)
-    options = {"do_sample": True, "top_k": 0, "max_new_tokens": 200, "pad_token_id": 0} | options
+    options = {"do_sample": True, "top_k": 0, "max_new_tokens": 300, "pad_token_id": 0} | options
     return model.generate(**batch, **options)  # type: ignore[operator]
 
 

@@ -15,16 +15,17 @@ from attnpo.errors import AttnPOError
 from attnpo.method.phrases import phrase_counts
 from attnpo.statistics.bootstrap import Estimate, bootstrap, bootstrap_tasks, mean_estimate
 from attnpo.statistics.metrics import (
-    accuracy_at_equal_length,
     aes,
     aes_unchecked,
     budgets_below,
+    difference_at_equal_length,
     first_at_most,
     fit_line,
     pass_at_k_each,
     pass_up_to,
     trade_off,
 )
+from attnpo.statistics.tables import WAYS, sample_counts
 
 
 def paired_difference(run: Any, other: Any, **options: Any) -> Estimate:
@@ -210,12 +211,12 @@ def test_bootstrap_of_tasks_draws_problems_within_each() -> None:
     assert undefined is None and fine is not None
 
 
-def test_accuracy_at_equal_length_is_read_off_the_line() -> None:
+def test_difference_at_equal_length_is_read_off_the_line() -> None:
     curve = [(0.9, 100), (0.7, 60), (0.8, 80)]  # in any order
-    assert accuracy_at_equal_length(curve, curve) == 0
+    assert difference_at_equal_length(curve, curve) == 0
     points = [(0.8, 70), (0.85, 90), (0.1, 59), (0.1, 101)]  # the last two have no length of the curve's
-    assert accuracy_at_equal_length(points, curve) == pytest.approx((0.05 + 0) / 2)
-    drawn = accuracy_at_equal_length([points, points[:4]], [curve, [(1.0, 1), (1.0, 2), (1.0, 3)]])
+    assert difference_at_equal_length(points, curve) == pytest.approx((0.05 + 0) / 2)
+    drawn = difference_at_equal_length([points, points[:4]], [curve, [(1.0, 1), (1.0, 2), (1.0, 3)]])
     assert drawn[0] == pytest.approx(0.025) and np.isnan(drawn[1])
 
 
@@ -252,3 +253,49 @@ def test_the_page_states_the_standard_errors_that_follow() -> None:
         errors = [math.sqrt(p * (1 - p) * (rho + (1 - rho) / k) / size) for rho in (0.6, 0, 1)]
         variances = [2 * p * (1 - p) * (0.6 * (1 - c) + 0.4 / k) / size for c in (1, 0.8, 0)]
         assert numbers.split(" | ") == [f"{100 * x:.1f}" for x in [*errors, *(1.96 * v**0.5 for v in variances)]]
+
+
+def record(text: str, finish: str | None = "stop", **changes: Any) -> dict[str, Any]:
+    """A wrong response as `attnpo.evaluation.responses.describe` records it."""
+    tokens = {"total": 10, "thinking": 6, "answer": 3}
+    known = {"text": text, "correct": False, "parse_failed": False, "reason": "different", "thinking": True}
+    return known | {"think_tags": text.count("</think>"), "tokens": tokens, "finish": finish, "counted": "x"} | changes
+
+
+@pytest.mark.parametrize(
+    ("response", "way"),
+    [
+        (record("a</think>b"), "different"),
+        (record("a</think>b", parse_failed=True, reason="no_box"), "unread"),
+        (record("a", reason="no_think_end"), "unread"),
+        (record("a</think></think>", reason="many_think_ends"), "unread"),
+        (record("a", "length", reason="no_think_end"), "truncated"),
+        (record("a</think>b", "length", parse_failed=True, reason="no_box"), "truncated"),
+        (record("a</think>b", correct=True, reason="equal"), None),
+        (record("a</think>b", "length", correct=True, reason="equal"), None),
+    ],
+)
+def test_a_wrong_response_is_wrong_in_one_way(response: dict[str, Any], way: str | None) -> None:
+    counts = sample_counts(response)
+    assert {name: counts[f"wrong_{name}"] for name in WAYS} == {name: int(name == way) for name in WAYS}
+    assert sum(counts[f"wrong_{name}"] for name in WAYS) == 1 - counts["correct"]
+
+
+def test_without_a_finish_reason_the_ways_are_not_known() -> None:
+    counts = sample_counts(record("a", None, reason="no_think_end"))
+    assert all(math.isnan(counts[f"wrong_{name}"]) for name in WAYS)
+
+
+def test_a_thinking_of_dots_is_none() -> None:
+    found = [sample_counts(record(text))["no_thinking"] for text in ("</think>5", "...\n</think>5", "a</think>5", "")]
+    assert found == [1, 1, 0, 0]
+    assert math.isnan(sample_counts(record("5", thinking=False))["no_thinking"])
+
+
+def test_valid_thinking_counts_responses_that_find_the_answer() -> None:
+    found, never, unknown = (
+        sample_counts(record("a</think>b", **more)) for more in ({"valid_share": 0.5}, {"valid_share": None}, {})
+    )
+    assert (found["valid_thinking"], found["valid_of"]) == (3, 6)
+    assert (never["valid_thinking"], never["valid_of"]) == (0, 0)
+    assert "valid_of" not in unknown

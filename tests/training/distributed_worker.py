@@ -16,18 +16,18 @@ from attnpo.testbed import MODEL_DIR, problems
 from attnpo.training.run import leave_process_group
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
-LIMIT = 45
+LIMIT = 90
 """Tokens that `dler` keeps."""
 
 
 def main(out: Path, full_forward: bool, length_reward: str) -> None:
-    short = [p for p in problems.load("train") if p.chain <= 3][:40]
+    short = [p for p in problems.load("train") if p.chain == 2][:40]
     config = AttnPOConfig(
         **RESCALED | {"max_steps": 1},
         output_dir=str(out / "trainer"),
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
-        max_completion_length=128,
+        max_completion_length=160,
         length_reward=length_reward,
         length_reward_args={"limit": LIMIT} if length_reward == "dler" else None,
     )

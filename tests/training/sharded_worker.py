@@ -49,7 +49,7 @@ def main(out: Path, processes: int, iterations: int) -> None:
         for text in texts:
             rng = random.Random(f"{text} {seen[text]} {trainer.state.global_step}")
             seen[text] += 1
-            trace = write_trace(by_text[text], rng, Habits(slip=0.0))
+            trace = write_trace(by_text[text], rng, Habits(slip=0.0)).text
             responses.append(tokenizer(trace, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id])
         return {"prompt_ids": prompt_ids(tokenizer, texts), "completion_ids": responses, "logprobs": None}
 

@@ -33,7 +33,7 @@ def made(folder: Path, **changes: Any) -> AttnPOTrainer:
         reward_funcs=all_but_one,
         rollout_func=rollout_func,
         args=AttnPOConfig(output_dir=str(folder), **SETTINGS | LONG | changes),
-        train_dataset=datasets.Dataset.from_list(ROWS),
+        train_dataset=datasets.Dataset.from_list([ROWS[0], ROWS[-1]]),  # the shortest and the longest prompt
         processing_class=AutoTokenizer.from_pretrained(MODEL_DIR),
     )
 
