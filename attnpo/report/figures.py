@@ -103,7 +103,7 @@ def stability(heads: Sequence[Curve], key_focus: Collection[str], path: Path, ti
     """Correlation of each head's step scores between base and checkpoints; Key-Focus Heads in colour.
 
     Args:
-        heads: a curve a head, its label `layer.head`; x: training step; y, low, high: Pearson's r.
+        heads: a curve a head, its label `(layer, head)`; x: training step; y, low, high: Pearson's r.
         key_focus: labels of the Key-Focus Heads.
         path, title: as in `pass_at_k`.
     """
