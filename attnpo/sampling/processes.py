@@ -15,7 +15,7 @@ from typing import Any
 from attnpo.errors import AttnPOError
 from attnpo.sampling.sampler import Sample, Sampler
 
-_END_SECONDS = 10.0  # for a process to give its GPU back before it is killed
+_END_SECONDS = 30.0  # for a process to give its GPU back before it is killed
 
 
 class ProcessSampler(Sampler):

@@ -72,7 +72,7 @@ BROKEN = {
     "empty weights": (file(WEIGHTS, ""), r"could not be loaded \(.*header too small"),
     "zeros for weights": (zeros, r"could not be loaded \(.*invalid JSON in header"),
     "no weights": (file(WEIGHTS, None), r"could not be loaded \(.*no file named model.safetensors"),
-    "no tensors": (tensors(dict.clear), r"its files lack 51 weights, .* fetch them again"),
+    "no tensors": (tensors(dict.clear), r"its files lack 47 weights, .* fetch them again"),
     "a tensor too few": (tensors(lambda weights: weights.pop(MATRIX)), f"lack 1 weights, {MATRIX} among them"),
     "other shapes": (tensors(fewer_rows), "do not have the shapes of its config.json"),
     "NaN": (tensors(not_finite), f"{MATRIX} holds NaN or infinity; take another checkpoint"),
