@@ -128,15 +128,17 @@ def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
                 cells = estimates.values(task, method, seeds=seeds)
                 points.append(figures.Strength(cells["tokens"], cells["accuracy"], _strength(profile, method)))
                 n += cells["accuracy"].n
-            lines[group, profile.method(group).label] = points
+            lines[group, _line(profile, group)] = points
         first, *others = found
         words = []
         for other in others:
             cells = estimates.line(task, first, seeds, other, seeds)
-            names = profile.method(first).label, profile.method(other).label
+            names = _line(profile, first), _line(profile, other)
             words.append(_at_equal_tokens(*names, cells, profile.report.margins_at_equal_tokens))
         name = "strength" if not made else f"strength_{task}"
-        drawn = figures.strengths(lines, results_dir / "figures" / name, quick(profile, title))
+        penalties = {next(iter(profile.method(m).reward_args), "") for methods in found.values() for m in methods}
+        what = " or ".join(sorted(penalties - {""}))
+        drawn = figures.strengths(lines, results_dir / "figures" / name, quick(profile, title), what)
         made.append((drawn[0], f"{title}, seeds {' '.join(map(str, seeds))}. {' '.join(words)}"))
     some(made, "no two strengths of each method are finished with the same seed")
     return Rendered([], made, f"n = {n:,} responses")
@@ -172,6 +174,11 @@ def _strength(profile: Profile, method: str) -> str:
     """The first argument of a method's length reward, 0 where it has none."""
     value = next(iter(profile.method(method).reward_args.values()), 0)
     return f"{value:g}".removeprefix("0") or "0"
+
+
+def _line(profile: Profile, method: str) -> str:
+    """The label of a method for all of its strengths: without its own strength at the end."""
+    return profile.method(method).label.removesuffix(f" {_strength(profile, method)}")
 
 
 def draw_budget(profile: Profile, results_dir: Path) -> Rendered:

@@ -263,12 +263,15 @@ class Strength(NamedTuple):
     """The strength."""
 
 
-def strengths(lines: Mapping[tuple[str, str], Sequence[Strength]], path: Path, title: str = "") -> list[Path]:
+def strengths(
+    lines: Mapping[tuple[str, str], Sequence[Strength]], path: Path, title: str = "", what: str = "alpha"
+) -> list[Path]:
     """Accuracy against tokens as a length penalty grows, a line a method, the strength at each point.
 
     Args:
         lines: (method, label) -> its points, from the weakest to the strongest; tokens a response, accuracy 0 to 1.
         path, title: as in `pass_at_k`.
+        what: the argument of the length rewards that the strengths are.
     """
     with mpl.rc_context(RC):
         figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
@@ -282,7 +285,8 @@ def strengths(lines: Mapping[tuple[str, str], Sequence[Strength]], path: Path, t
                 text = point.text if i + 1 < len(line) else f"{label} {point.text}"
                 points.append(Point(point.tokens, point.accuracy, text, look.color))
                 _draw_point(axes, points[-1], look, faint=True)
-        _finish_trade_off(figure, axes, points, title, LABEL_SIZE, "\nnumbers: strength of the length penalty")
+        note = f"\nnumbers: {what}, the strength of the length penalty"
+        _finish_trade_off(figure, axes, points, title, LABEL_SIZE, note)
     return save(figure, path)
 
 

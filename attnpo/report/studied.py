@@ -76,7 +76,9 @@ def draw_stability(profile: Profile, results_dir: Path) -> Rendered:
     for method, rows in table.groupby("method", sort=False):
         means = ranges_over_seeds(rows, ["layer", "head", "step"])
         curves = [
-            Curve(str(method), f"({layer}, {head})", [0, *part["step"]], *([1.0, *part[c]] for c in ("r", "low", "high")))
+            Curve(
+                str(method), f"({layer}, {head})", [0, *part["step"]], *([1.0, *part[c]] for c in ("r", "low", "high"))
+            )
             for (layer, head), part in means.groupby(["layer", "head"])
         ]
         focus = {f"({layer}, {head})" for layer, head in rows.loc[rows["key_focus"], ["layer", "head"]].to_numpy()}
