@@ -372,7 +372,8 @@ def only_methods(plan: list[Job], methods: list[str] | None, artefact: str) -> l
 
 
 def only_core(plan: list[Job], profile: Profile, core: CoreSection) -> list[Job]:
-    """The jobs of a plan that make the core rows of its table, and the untrained model's.
+    """The jobs of a plan that make the core rows of its table, and the untrained model's with one seed: it differs by
+    the draws of its samples alone.
 
     Args:
         plan: of the artefact.
@@ -380,7 +381,7 @@ def only_core(plan: list[Job], profile: Profile, core: CoreSection) -> list[Job]
         core: its section.
     """
     seeds = {name: profile.seeds_of(name)[: core.seeds] for name in core.methods}
-    seeds[BASE] = [seed for of_method in seeds.values() for seed in of_method]
+    seeds[BASE] = seeds[core.methods[0]][:1]
     return [job for job in plan if job.method is None or job.seed in seeds.get(job.method, [])]
 
 
