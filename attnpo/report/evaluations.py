@@ -37,7 +37,7 @@ class Conditions(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """The samples of one model and seed. `conditions` and `documents` are known once `samples` has been read."""
+    """The samples of one model and seed. The fields that `samples` fills in are known once it has been read."""
 
     label: str
     seed: int
@@ -48,6 +48,8 @@ class Evaluation:
     conditions: dict[str, Conditions] = field(default_factory=dict)
     documents: dict[str, str] = field(default_factory=dict)
     """Task -> hash over the contents of its problems, for lm-eval's files."""
+    asked: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Task and id of a problem -> its text and its gold answer, for lm-eval's files."""
     manifest: Mapping[str, Any] | None = None
 
     def samples(self) -> Iterator[dict[str, Any]]:
@@ -99,6 +101,8 @@ class Evaluation:
                 raise AttnPOError(f"{path.name}: sampled with {self.conditions[task]} and with {found}; split the file")
             digest.update(str(line["doc_hash"]).encode())
             problem = line["doc"].get("id", line["doc_id"])
+            if isinstance(text := line["doc"].get("text"), str):
+                self.asked[task, str(problem)] = text, str(line["doc"].get("answer", ""))
             yield from sample_lines(task, problem, line["doc"], line["responses"])
         self.documents[task] = digest.hexdigest()
 
