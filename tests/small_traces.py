@@ -67,8 +67,8 @@ def write_run(
 
 
 def two_runs(folder: Path, problems: int = 6) -> list[Path]:
-    """An untrained model that re-checks, and one that does not; each problem has a correct and a wrong response, the
-    first one has a truncated response and the second one without `</think>` in each run."""
+    """An untrained model that re-checks, and one that does not. Each problem has a correct and a wrong response, the
+    last two correct ones; the first has a truncated response too, and the second one without `</think>`."""
     runs = []
     for method, checks in (("base", 2), ("short", 0)):
         responses = {}
@@ -76,7 +76,8 @@ def two_runs(folder: Path, problems: int = 6) -> list[Path]:
             of = problem(number)
             text = solution(of, checks)
             wrong = text.replace(f"\\boxed{{{of.answer}}}", "\\boxed{101}")
-            responses[of.id] = [record(text, True), record(wrong, False)]
+            last = number == problems - 1
+            responses[of.id] = [record(text, True), record(text, True) if last else record(wrong, False)]
         cut = solution(problem(0), checks).partition("</think>")[0]
         responses[problem(0).id].append(record(cut + "Wait, ", False, "length", reason="no_think_end"))
         responses[problem(1).id].append(record(cut, False, reason="no_think_end"))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.questions import Decoding
@@ -134,7 +134,21 @@ def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
         label, equals, rest = argument.partition("=")
         named = bool(equals) and not Path(argument).exists() and "/" not in label
         found += _read(Path(rest if named else argument), label if named else None)
-    seen: dict[tuple[str, int], Evaluation] = {}
+    check_names(found)
+    return found
+
+
+class Named(Protocol):
+    """An evaluation, or whatever else has a label, a seed and an origin."""
+
+    label: str
+    seed: int
+    origin: str
+
+
+def check_names(found: Iterable[Named]) -> None:
+    """Raises AttnPOError if two have the same label and seed."""
+    seen: dict[tuple[str, int], Named] = {}
     for evaluation in found:
         other = seen.setdefault((evaluation.label, evaluation.seed), evaluation)
         if other is not evaluation:
@@ -142,7 +156,6 @@ def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
                 f"{other.origin} and {evaluation.origin} are both called {other.label!r}, seed {other.seed}; "
                 "name them: LABEL=PATH"
             )
-    return found
 
 
 def _read(path: Path, label: str | None) -> list[Evaluation]:

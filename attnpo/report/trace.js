@@ -4,6 +4,7 @@
 const index = JSON.parse(document.getElementById("index").textContent);
 const blobs = JSON.parse(document.getElementById("blobs").textContent);
 const compared = index.runs.length > 1;
+const byStep = index.responses.every((response) => response.step !== null);
 const state = {
   filters: new Set(), longest: false, query: "", found: null, problem: null, panes: [null, null],
   heads: new Set(index.heads.keys()), token: null,
@@ -49,7 +50,7 @@ async function inflate(blob) {
 function scored(number, trace) {
   if (!trace.scores || !state.heads.size) return null;
   const response = index.responses[number], c = index.credit;
-  const p = index.problems[response.problem].of[response.run].accuracy;
+  const p = response.p;
   const uniform = trace.answerTokens / trace.totalTokens;
   // Where no response is right the baseline is 0; the colours then show that of p = 1.
   const base = (p || 1) ** c.baseline_exponent * uniform, depth = p ** c.attenuation_exponent;
@@ -118,14 +119,15 @@ function drawList() {
     const problem = index.problems[number];
     const runs = index.runs.map((run, r) => problem.of[r] && el("span", { class: "of" },
       compared ? el("span", { class: "run" }, run.label) : null,
-      el("span", { class: "right" }, `${percent(problem.of[r].accuracy)} right`),
+      el("span", { class: "right", title: "share of right responses" }, `✓ ${percent(problem.of[r].accuracy)}`),
       el("span", { class: "length" }, `${Math.round(problem.of[r].tokens)} tokens`),
       el("span", { class: "bar", "aria-hidden": "true" },
         el("span", { class: `fill run${r % 2}`, style: `width:${100 * problem.of[r].tokens / most}%` }))));
+    const what = `${byStep ? `${problem.task}: ` : ""}${problem.text ?? problem.id}`;
     return el("li", {}, el("button", {
       type: "button", class: "problem", "data-problem": number, "aria-current": String(number === state.problem),
       onclick: () => select(number),
-    }, el("span", { class: "what" }, problem.text ?? problem.id), runs));
+    }, el("span", { class: "what" }, what), runs));
   }));
   if (!problems.includes(state.problem) && problems.length) select(problems[0]);
 }
@@ -146,8 +148,8 @@ byId("search").addEventListener("input", async () => {
     const problem = index.problems[index.responses[number].problem];
     const trace = await unpack(number);
     if (state.query !== query) return;  // another search has begun
-    const texts = [problem.id, problem.text ?? "", trace.texts.join(""), trace.answer];
-    if (texts.some((text) => text.toLowerCase().includes(query))) found.add(number);
+    trace.lower ??= [problem.id, problem.text ?? "", trace.texts.join(""), trace.answer].join("\n").toLowerCase();
+    if (trace.lower.includes(query)) found.add(number);
   }
   state.found = found;
   drawList();
@@ -181,6 +183,7 @@ async function draw() {
   const problem = index.problems[state.problem];
   const rows = panes.length === 2 ? aligned(panes[0].trace, panes[1].trace) : null;
   byId("main").replaceChildren(
+    ...(byStep ? index.runs.map((_, run) => training(run)) : []),
     el("section", { class: "question" },
       el("h2", {}, problem.id, " ", el("small", {}, problem.task)),
       problem.text === null ? el("p", { class: "quiet" }, "What was asked is not known; name its file with --data.")
@@ -194,6 +197,39 @@ async function draw() {
     el("p", { id: "looked", role: "status" }));
   paint();
   if (location.protocol !== "about:") history.replaceState(null, "", `#${panes.map((pane) => pane.number).join(",")}`);
+}
+
+// A training: a column a step, as high as its rollouts are long.
+
+function training(run) {
+  const steps = new Map();
+  for (const response of index.responses.filter((one) => one.run === run))
+    steps.set(response.step, [...(steps.get(response.step) ?? []), response]);
+  const mean = (responses, value) => responses.reduce((sum, response) => sum + value(response), 0) / responses.length;
+  const length = (responses) => mean(responses, (response) => response.tokens[0]);
+  const most = Math.max(...[...steps.values()].map(length));
+  const now = index.problems[state.problem].task;
+  const columns = [...steps].sort(([a], [b]) => a - b).map(([step, responses]) => {
+    const parts = Object.keys(SHARES).map((name) => [name, mean(responses, (one) => one.tokens[0] * one.shares[name])]);
+    const said = parts.filter(([name, tokens]) => tokens >= 0.5 && name !== "tag")
+      .map(([name, tokens]) => `${SHARES[name]} ${Math.round(tokens)}`).join(", ");
+    return el("button", {
+      type: "button", "aria-label": `step ${step}: ${Math.round(length(responses))} tokens (${said})`,
+      title: `step ${step}: ${said}`, "aria-current": String(now === `step ${step}`),
+      onclick: () => select(responses[0].problem),
+    }, el("span", { class: "column", style: `height:${100 * length(responses) / most}%` },
+      parts.filter(([, tokens]) => tokens > 0).reverse().map(([name, tokens]) =>
+        el("span", { class: name, style: `flex-grow:${tokens}` }))));
+  });
+  const first = Math.min(...steps.keys()), last = Math.max(...steps.keys());
+  return el("section", { class: "training", "aria-label": "Training" },
+    el("h2", {}, index.runs[run].label, el("small", {}, ` tokens of a rollout by training step, at most ${Math.round(most)}`)),
+    el("div", { class: "columns", role: "group", "aria-label": "Training steps" }, columns),
+    el("p", { class: "ends" }, el("span", {}, `step ${first}`),
+      el("span", {}, ["essential", "redundant", "unlabelled", "answer"]
+        .filter((name) => index.responses.some((one) => one.shares[name] > 0)).map((name) => el("span", { class: "key" },
+          el("span", { class: `swatch ${name}`, "aria-hidden": "true" }), `${SHARES[name]} `))),
+      el("span", {}, `step ${last}`)));
 }
 
 function controls() {
@@ -306,7 +342,7 @@ function step(pane, side, k, how, tabindex) {
     el("p", { class: "facts" },
       found ? el("span", { class: "found" }, "▼ right answer found") : null,
       word ? el("span", {}, word, label && label !== "essential" && label !== "redundant" ? `: ${label}` : "") : null,
-      el("span", {}, index.kinds[trace.kinds[k]], opened ? "" : ", no phrase"),
+      el("span", {}, index.kinds[trace.kinds[k]], trigger === null ? " (start)" : ""),
       el("span", {}, trace.tokens ? plural(trace.tokens[k], "token") : plural(trace.texts[k].length, "character")),
       el("span", { class: "score" }), el("span", { class: "gammas" }), el("span", { class: "seen" })),
     el("span", { class: "look", "aria-hidden": "true" }));
@@ -351,14 +387,14 @@ function answer(pane, side) {
         focusStep(side, seen.indexOf(Math.max(...seen)));
       }
     },
-  }, trace.before, trace.words.map((word, token) => el("span", {
+  }, trace.before.trimStart(), trace.words.map((word, token) => el("span", {
     class: "token", tabindex: token ? "-1" : "0", role: "button", "aria-label": `token ${JSON.stringify(word)}`,
     onmouseenter: () => point({ side, token }), onfocus: (event) => {
       for (const other of text.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
       event.target.tabIndex = 0;
       point({ side, token });
     },
-  }, word)));
+  }, word.replaceAll("\n", "⏎\n"))));
   return el("section", { class: "answer" }, name, text, el("p", { class: "quiet" },
     `Point at a token to see which steps the heads look at from it${all ? "" : `; kept of the last ${trace.words.length} of ${trace.answerTokens}`}.`));
 }
@@ -388,7 +424,7 @@ function paint() {
       const colour = of ? `l${level(of.ratio)}` : "none";
       article.dataset.level = colour;
       segments[k].dataset.level = colour;
-      article.querySelector(".score").textContent = of ? `S/S₀ ${short(of.ratio)}, S ${of.score.toPrecision(2)}` : "";
+      article.querySelector(".score").textContent = of ? `S ${of.score.toPrecision(2)} = ${short(of.ratio)} S₀` : "";
       article.querySelector(".gammas").textContent =
         of && of.positive !== null ? `γ: PA ${short(of.positive)}, NA ${of.negative}` : "";
     }
@@ -406,7 +442,7 @@ function paintLooks() {
   if (!state.token || !state.heads.size) return;
   const { side, token } = state.token, pane = state.panes.filter((one) => one !== null)[side], trace = pane.trace;
   const seen = looks(trace, token), most = Math.max(...seen, 1e-9);
-  byId("main").querySelectorAll(".answer")[side].querySelectorAll(".token")[token].classList.add("on");
+  byId("main").querySelectorAll("section.answer")[side].querySelectorAll(".token")[token].classList.add("on");
   const segments = byId("main").querySelectorAll(".pane")[side].querySelectorAll(".mapped i");
   for (const article of byId("main").querySelectorAll(`article[data-side="${side}"]`)) {
     const k = Number(article.dataset.step);

@@ -9,7 +9,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,16 +19,17 @@ from markupsafe import Markup
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import data_files, task_groups
-from attnpo.files import atomic_write_text
+from attnpo.files import atomic_write_text, json_lines, parse_json
 from attnpo.method.credit import CreditConfig
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.probing.settings import StepsSection
 from attnpo.probing.traces import KINDS, Looks, Trace, Tracer, look
 from attnpo.problems.problem import Problem
-from attnpo.report.evaluations import Evaluation, read_evaluations
+from attnpo.report.evaluations import Evaluation, check_names, read_evaluations
 from attnpo.schema import build
 from attnpo.testbed import MODELS, check_model, load_problems, missing_model
-from attnpo.testbed.problems import SCALES
+from attnpo.testbed.problems import SCALES, ChainProblem
+from attnpo.training.rollouts import ROLLOUTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,38 @@ class Scoring:
     heads: list[RankedHead]
 
 
+@dataclass
+class Training:
+    """The rollouts that a training has kept, as an `Evaluation` gives responses; the task is the step."""
+
+    label: str
+    seed: int
+    origin: str
+    file: Path
+    manifest: Mapping[str, Any]
+    asked: dict[ProblemKey, tuple[str, str]] = field(default_factory=dict)
+    """Step and id of a problem -> its text and its gold answer, known once `samples` has been read."""
+    chains: dict[ProblemKey, Problem] = field(default_factory=dict)
+    """The same for problems of the testbed."""
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """A record a rollout."""
+        of_data: dict[tuple[str, str], dict[str, Problem]] = {}
+        for line in json_lines(self.file, "train again, with train.trace_samples", skip_torn=True):
+            record = {**line.value, "task": f"step {line.value['step']}"}
+            key = record["task"], str(record["problem_id"])
+            self.asked[key] = record["asked"], str(record["answer"])
+            data = record["data"], record["split"]
+            if data[0] in SCALES:
+                if data not in of_data:
+                    of_data[data] = {problem.id: problem for problem in load_problems(*data)}
+                self.chains[key] = of_data[data][key[1]]
+            yield record
+
+
+Run = Evaluation | Training
+
+
 class _Shown(NamedTuple):
     """A response of the page."""
 
@@ -89,7 +122,8 @@ def trace(
     """Write one page on which the responses of evaluations can be looked at step by step.
 
     Args:
-        samples: `PATH` or `LABEL=PATH` each, see `attnpo.report.evaluations.read_evaluations`.
+        samples: `PATH` or `LABEL=PATH` each, see `attnpo.report.evaluations.read_evaluations`; also folders of training
+            runs that have kept rollouts (`train.trace_samples`).
         model: whose tokenizer counts the steps and, with `heads`, whose heads score them; None: the tokenizer of a
             run's model if that is one of the testbed, else characters are counted.
         revision: of a model on the hub.
@@ -117,7 +151,7 @@ def trace(
     told = {} if ranking is None else {"phrases": ranking.phrase_set, "min_chars": ranking.min_chars}
     settings = {**told, **cut}
     build(StepsSection, settings, "trace")
-    evaluations = read_evaluations([str(argument) for argument in samples])
+    evaluations = _read([str(argument) for argument in samples])
     if not evaluations:
         raise AttnPOError("no samples are named; give lm-eval's output folder, or a run folder, at least one")
     counts = _counted(evaluations)
@@ -125,21 +159,44 @@ def trace(
     problems = _problems(evaluations, tasks, data)
     chosen = choose(counts, limit)
     tokenizer = _tokenizer(model, revision, evaluations)
+    chains = {key[0] for key, problem in problems.items() if isinstance(problem, ChainProblem)}
     tracers = {
-        task: Tracer(build(StepsSection, {**_cut_of(task), **settings}, "trace"), tokenizer) for task in sorted(tasks)
+        task: Tracer(
+            build(StepsSection, {**({"min_chars": 1} if task in chains else {}), **settings}, "trace"), tokenizer
+        )
+        for task in sorted(tasks)
     }
     shown = []
     for run, key, record in _records(evaluations):
         if record["k"] in chosen.get((run, key), ()):
             shown.append(_Shown(run, key, record, tracers[key[0]].trace(record, problems.get(key)), None))
     if scoring is not None:
-        shown = _scored(scoring, shown, problems, tracers)
+        texts = {key: problem.text for key, problem in problems.items()}
+        for evaluation in evaluations:  # as it was asked, with a target length, say
+            texts |= {key: text for key, (text, _) in evaluation.asked.items()}
+        shown = _scored(scoring, shown, texts, tracers)
     return TracePage(_write(Path(out), evaluations, counts, problems, shown, scoring, tracers, limit))
 
 
-def _cut_of(task: str) -> dict[str, Any]:
-    """How the thinking of a task's responses is cut, beside a profile's defaults."""
-    return {"min_chars": 1} if _scale_of(task) else {}
+def _read(arguments: Sequence[str]) -> list[Run]:
+    found: list[Run] = []
+    for argument in arguments:
+        label, equals, rest = argument.partition("=")
+        named = bool(equals) and not Path(argument).exists() and "/" not in label
+        file = Path(rest if named else argument) / ROLLOUTS_FILE
+        found += [_training(file, label if named else None)] if file.is_file() else read_evaluations([argument])
+    check_names(found)
+    return found
+
+
+def _training(file: Path, label: str | None) -> Training:
+    folder = file.parent
+    for name in ("manifest.json", "attempt.json"):
+        if (folder / name).is_file():
+            manifest = parse_json((folder / name).read_bytes(), str(folder / name), "train again")
+            spec = manifest["spec"]
+            return Training(label or spec["method"], spec["seed"], folder.name, file, manifest)
+    raise AttnPOError(f"{folder}: no manifest of a training; pass the folder of a run")
 
 
 def _scale_of(task: str) -> str | None:
@@ -153,13 +210,13 @@ Counts = dict[tuple[int, ProblemKey], list[tuple[int, bool, int]]]
 """Run and problem -> of each response its number, whether it is correct, and its tokens."""
 
 
-def _records(evaluations: Sequence[Evaluation]) -> Iterator[tuple[int, ProblemKey, dict[str, Any]]]:
+def _records(evaluations: Sequence[Run]) -> Iterator[tuple[int, ProblemKey, dict[str, Any]]]:
     for run, evaluation in enumerate(evaluations):
         for record in evaluation.samples():
             yield run, (record["task"], str(record["problem_id"])), record
 
 
-def _counted(evaluations: Sequence[Evaluation]) -> Counts:
+def _counted(evaluations: Sequence[Run]) -> Counts:
     found: Counts = {}
     for run, key, record in _records(evaluations):
         found.setdefault((run, key), []).append((record["k"], bool(record["correct"]), record["tokens"]["total"]))
@@ -183,11 +240,12 @@ def choose(counts: Counts, limit: int) -> dict[tuple[int, ProblemKey], set[int]]
     return {(run, key): {k for k, _, _ in found[:each]} for (run, key), found in counts.items() if key in spread}
 
 
-def _problems(evaluations: Sequence[Evaluation], tasks: set[str], data: Sequence[str]) -> dict[ProblemKey, Problem]:
+def _problems(evaluations: Sequence[Run], tasks: set[str], data: Sequence[str]) -> dict[ProblemKey, Problem]:
     """What was asked, where it can be known: from the testbed, from lm-eval's sample files, or read again."""
     found: dict[ProblemKey, Problem] = {}
     for evaluation in evaluations:
         found |= {key: Problem(key[1], text, answer) for key, (text, answer) in evaluation.asked.items()}
+        found |= evaluation.chains if isinstance(evaluation, Training) else {}
     files = {name: path for name, path in data_files(data).items() if name in tasks}
     known = {task for members in task_groups().values() for task in members}
     again = [files.get(task, task) for task in sorted(tasks) if _scale_of(task) is None]
@@ -206,7 +264,7 @@ def _problems(evaluations: Sequence[Evaluation], tasks: set[str], data: Sequence
     return found
 
 
-def _tokenizer(model: str | None, revision: str | None, evaluations: Sequence[Evaluation]) -> Any:
+def _tokenizer(model: str | None, revision: str | None, evaluations: Sequence[Run]) -> Any:
     """The tokenizer of `model`, else that of the testbed's model that all evaluations began with, else None."""
     if model is None:
         names = {((e.manifest or {}).get("spec") or {}).get("model", {}).get("name") for e in evaluations}
@@ -222,7 +280,10 @@ def _tokenizer(model: str | None, revision: str | None, evaluations: Sequence[Ev
 
 
 def _scored(
-    scoring: Scoring, shown: Sequence[_Shown], problems: Mapping[ProblemKey, Problem], tracers: Mapping[str, Tracer]
+    scoring: Scoring,
+    shown: Sequence[_Shown],
+    texts: Mapping[ProblemKey, str],
+    tracers: Mapping[str, Tracer],
 ) -> list[_Shown]:
     """The responses with what the heads look at, where they can be scored."""
     from rich.console import Console
@@ -232,7 +293,7 @@ def _scored(
     from attnpo.sampling.models import load_model
     from attnpo.sampling.sampler import prompt_ids
 
-    if missing := [one.problem for one in shown if one.problem not in problems]:
+    if missing := [one.problem for one in shown if one.problem not in texts]:
         raise AttnPOError(
             f"{missing[0][0]}: what was asked is not known, so nothing can be scored; name the file of its problems "
             "with --data, or leave --heads out"
@@ -240,8 +301,8 @@ def _scored(
     model, tokenizer = load_model(scoring.model, scoring.revision)
     heads = [(head.layer, head.head) for head in scoring.heads]
     check_heads(model, heads)
-    texts = {one.problem: problems[one.problem].text for one in shown}
-    prompts = dict(zip(texts, prompt_ids(tokenizer, list(texts.values())), strict=True))
+    wanted = {one.problem: texts[one.problem] for one in shown}
+    prompts = dict(zip(wanted, prompt_ids(tokenizer, list(wanted.values())), strict=True))
     found = []
     for one in track(shown, description="scoring", console=Console(stderr=True)):
         kept = max(1, min(ANSWER_TOKENS, LOOKS // (len(heads) * max(1, len(one.trace.texts)))))
@@ -294,7 +355,7 @@ def script_json(value: Any) -> Markup:
 
 def _write(
     out: Path,
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[Run],
     counts: Counts,
     problems: Mapping[ProblemKey, Problem],
     shown: Sequence[_Shown],
@@ -325,7 +386,7 @@ def _write(
 
 
 def _page(
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[Run],
     counts: Counts,
     problems: Mapping[ProblemKey, Problem],
     shown: Sequence[_Shown],
@@ -365,7 +426,7 @@ def _page(
             }
             for key in keys
         ],
-        "responses": [_about(one, keys.index(one.problem)) for one in shown],
+        "responses": [_about(one, keys.index(one.problem), counts[one.run, one.problem]) for one in shown],
         "kinds": _TYPES,
         "heads": [] if scoring is None else [[h.layer, h.head, h.sra] for h in scoring.heads],
         "credit": dataclasses.asdict(CreditConfig()),
@@ -381,7 +442,7 @@ def _page(
     beside = Path(__file__).parent
     return environment.get_template("trace.html.j2").render(
         title="Traces: " + ", ".join(dict.fromkeys(run["label"] for run in runs)),
-        about=_conditions(shown, counts, all_keys, keys, scoring, tracers),
+        about=_conditions(shown, problems, counts, all_keys, keys, scoring, tracers),
         index=script_json(index),
         blobs=script_json([blobs[id(one)] for one in shown]),
         style=Markup((beside / "trace.css").read_text(encoding="utf-8")),
@@ -393,7 +454,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(f"{sum(values) / len(values):.6g}")
 
 
-def _about(one: _Shown, problem: int) -> dict[str, Any]:
+def _about(one: _Shown, problem: int, group: Sequence[tuple[int, bool, int]]) -> dict[str, Any]:
     """What the page's lists say of a response."""
     record, trace = one.record, one.trace
     tokens = record["tokens"]
@@ -401,6 +462,8 @@ def _about(one: _Shown, problem: int) -> dict[str, Any]:
         "run": one.run,
         "problem": problem,
         "k": record["k"],
+        "step": record.get("step"),
+        "p": record.get("group_accuracy", _mean([correct for _, correct, _ in group])),
         "correct": bool(record["correct"]),
         "reason": record.get("reason"),
         "truncated": record["finish"] == "length",
@@ -414,6 +477,7 @@ def _about(one: _Shown, problem: int) -> dict[str, Any]:
 
 def _conditions(
     shown: Sequence[_Shown],
+    problems: Mapping[ProblemKey, Problem],
     counts: Counts,
     all_keys: Mapping[ProblemKey, None],
     keys: Sequence[ProblemKey],
@@ -434,10 +498,10 @@ def _conditions(
     else:
         exact = sum(one.trace.ids is not None and len(one.trace.ids) == one.record["tokens"]["total"] for one in shown)
         lines.append(f"Texts were tokenized again; {exact} of {len(shown)} have as many tokens as were sampled.")
-    oracle = {task for task in tracers if _scale_of(task)}
+    oracle = {one.problem[0] for one in shown if isinstance(problems.get(one.problem), ChainProblem)}
     if oracle:
         lines.append("Labels: the testbed's oracle.")
-    if set(tracers) - oracle:
+    if {one.problem[0] for one in shown} - oracle:
         lines.append(
             "Labels: by the first answer; of a correct response, steps behind the first one that states the gold "
             "answer count as redundant."
