@@ -65,8 +65,8 @@ function scored(number, trace) {
   });
   return { base, p, steps };
 }
-function level(ratio) {  // -4 to 4: halves of a doubling, from a quarter of the baseline to four times it
-  return Math.max(-4, Math.min(4, Math.round(2 * Math.log2(Math.max(ratio, 1e-6)))));
+function level(ratio) {  // -4 to 4: thirds of a doubling, from .4 of the baseline to 2.5 times it
+  return Math.max(-4, Math.min(4, Math.round(3 * Math.log2(Math.max(ratio, 1e-6)))));
 }
 function looks(trace, token) {  // the attention of an answer token to each step, the mean over the heads that are on
   const K = steps_of(trace), R = trace.words.length, heads = [...state.heads];
@@ -191,7 +191,7 @@ async function draw() {
       problem.gold ? el("p", {}, "Right answer: ", el("b", {}, problem.gold)) : null),
     controls(),
     el("div", { class: "panes", "data-panes": panes.length }, panes.map((pane, side) => header(pane, side))),
-    rows ? difference(rows, panes) : null,
+    ...(rows ? [difference(rows, panes)] : []),
     el("div", { class: "steps", "data-panes": panes.length, "aria-label": "Steps", role: "group" }, stepRows(panes, rows)),
     el("div", { class: "panes", "data-panes": panes.length }, panes.map((pane, side) => answer(pane, side))),
     el("p", { id: "looked", role: "status" }));
@@ -234,7 +234,7 @@ function training(run) {
 
 function controls() {
   if (!index.heads.length) return el("p", { class: "quiet" }, "Without scores: name a model and heads.json to see them.");
-  const marks = ["≤ ¼", "", "½", "", "1", "", "2", "", "≥ 4"];
+  const marks = ["≤ 0.4", "0.5", "0.63", "0.8", "1", "1.25", "1.6", "2", "≥ 2.5"];
   return el("section", { class: "controls" },
     el("fieldset", {}, el("legend", {}, "Heads"), index.heads.map(([layer, head, sra], place) => el("label", {},
       el("input", {
@@ -245,9 +245,9 @@ function controls() {
         },
       }), ` layer ${layer}, head ${head} `, el("span", { class: "number" }, `SRA ${sra.toFixed(3).replace(/^0/, "")}`)))),
     el("div", { class: "legend" },
-      el("span", {}, "Step score over its baseline"),
+      el("span", {}, "Step score S over the baseline score S₀"),
       el("span", { class: "scale" }, marks.map((mark, place) => el("span", { class: `l${place - 4}` }, mark))),
-      el("span", { class: "ends" }, el("span", {}, "redundant to the heads"), el("span", {}, "looked at"))));
+      el("span", { class: "ends" }, el("span", {}, "little looked at"), el("span", {}, "much looked at"))));
 }
 
 function header(pane, side) {
@@ -418,7 +418,7 @@ function paint() {
     const header = byId("main").querySelectorAll(".pane")[side];
     const segments = header.querySelectorAll(".mapped [data-step]");
     if (now) header.querySelector(".base").textContent =
-      ` · p = ${short(now.p)}, baseline score ${now.base.toPrecision(2)}${now.p ? "" : " (of p = 1)"}`;
+      ` · p = ${short(now.p)}, S₀ ${now.base.toPrecision(2)}${now.p ? "" : " (of p = 1)"}`;
     for (const article of byId("main").querySelectorAll(`article[data-side="${side}"]`)) {
       const k = Number(article.dataset.step), of = now?.steps[k];
       const colour = of ? `l${level(of.ratio)}` : "none";
@@ -426,7 +426,7 @@ function paint() {
       segments[k].dataset.level = colour;
       article.querySelector(".score").textContent = of ? `S ${of.score.toPrecision(2)} = ${short(of.ratio)} S₀` : "";
       article.querySelector(".gammas").textContent =
-        of && of.positive !== null ? `γ: PA ${short(of.positive)}, NA ${of.negative}` : "";
+        of && of.positive !== null ? `γ PA ${short(of.positive)}, NA ${of.negative}` : "";
     }
   });
   paintLooks();
@@ -519,3 +519,4 @@ if (named.length && named.every((number) => index.responses[number]) &&
   draw();
 }
 drawList();
+byId("problems").querySelector('[aria-current="true"]')?.scrollIntoView({ block: "center" });

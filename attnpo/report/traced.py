@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import data_files, task_groups
@@ -345,12 +344,12 @@ def packed(trace: Trace, looks: Looks | None) -> bytes:
     return zlib.compress(len(text).to_bytes(4, "little") + text + values, 9)
 
 
-def script_json(value: Any) -> Markup:
+def script_json(value: Any) -> str:
     """JSON that can stand inside a script element, whatever its strings hold; it is ASCII alone."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return text
 
 
 def _write(
@@ -445,8 +444,8 @@ def _page(
         about=_conditions(shown, problems, counts, all_keys, keys, scoring, tracers),
         index=script_json(index),
         blobs=script_json([blobs[id(one)] for one in shown]),
-        style=Markup((beside / "trace.css").read_text(encoding="utf-8")),
-        script=Markup((beside / "trace.js").read_text(encoding="utf-8")),
+        style=(beside / "trace.css").read_text(encoding="utf-8"),
+        script=(beside / "trace.js").read_text(encoding="utf-8"),
     )
 
 
