@@ -25,7 +25,7 @@ from attnpo.probing.settings import StepsSection
 from attnpo.probing.traces import KINDS, Looks, Trace, Tracer, look
 from attnpo.problems.problem import Problem
 from attnpo.report.evaluations import Evaluation, check_names, read_evaluations
-from attnpo.schema import build
+from attnpo.schema import build, listed
 from attnpo.testbed import MODELS, check_model, load_problems, missing_model
 from attnpo.testbed.problems import SCALES, ChainProblem
 from attnpo.training.rollouts import ROLLOUTS_FILE
@@ -174,7 +174,7 @@ def trace(
         for evaluation in evaluations:  # as it was asked, with a target length, say
             texts |= {key: text for key, (text, _) in evaluation.asked.items()}
         shown = _scored(scoring, shown, texts, tracers)
-    return TracePage(_write(Path(out), evaluations, counts, problems, shown, scoring, tracers, limit))
+    return TracePage(_write(Path(out), evaluations, counts, problems, shown, scoring, tracers))
 
 
 def _read(arguments: Sequence[str]) -> list[Run]:
@@ -227,14 +227,17 @@ def _counted(evaluations: Sequence[Run]) -> Counts:
 def choose(counts: Counts, limit: int) -> dict[tuple[int, ProblemKey], set[int]]:
     """Which responses are shown, at most `limit` of them: all those of problems that are evenly spread.
 
-    Where a single problem has more, the first ones of each run are taken.
+    The problems are those that all runs have, where there are any. Where a single problem has more responses, the first
+    ones of each run are taken.
     """
-    keys = list(dict.fromkeys(key for _, key in counts))
-    of_problem = {key: sum(len(found) for (_, other), found in counts.items() if other == key) for key in keys}
-    most = max(of_problem.values())
+    of_problem: dict[ProblemKey, list[int]] = {}
+    for (_, key), found in counts.items():
+        of_problem.setdefault(key, []).append(len(found))
+    runs = len({run for run, _ in counts})
+    keys = [key for key, found in of_problem.items() if len(found) == runs] or list(of_problem)
+    most = max(sum(of_problem[key]) for key in keys)
     take = min(len(keys), max(1, limit // most))
     spread = {keys[place * len(keys) // take] for place in range(take)}
-    runs = len({run for run, _ in counts})
     each = max(1, limit // runs) if most > limit else most
     return {(run, key): {k for k, _, _ in found[:each]} for (run, key), found in counts.items() if key in spread}
 
@@ -245,15 +248,18 @@ def _problems(evaluations: Sequence[Run], tasks: set[str], data: Sequence[str]) 
     for evaluation in evaluations:
         found |= {key: Problem(key[1], text, answer) for key, (text, answer) in evaluation.asked.items()}
         found |= evaluation.chains if isinstance(evaluation, Training) else {}
-    files = {name: path for name, path in data_files(data).items() if name in tasks}
-    known = {task for members in task_groups().values() for task in members}
-    again = [files.get(task, task) for task in sorted(tasks) if _scale_of(task) is None]
-    again = [name for name in again if not any(task == name for task, _ in found)]
-    again = [name for name in again if name in known or name in files.values()]
+    files = data_files(data)
+    for path in data:
+        if path not in [file for task, file in files.items() if task in tasks]:
+            raise AttnPOError(f"--data {path}: no file of that name was asked; the tasks are {listed(sorted(tasks))}")
+    known = {task for members in task_groups().values() for task in members} | set(files)
+    again = []
     for task in sorted(tasks):
         if (scale := _scale_of(task)) is not None:
             split = task.removeprefix(f"{SCALES[scale].group}_")
             found |= {(task, problem.id): problem for problem in load_problems(scale, split)}
+        elif task in known and not any(task == other for other, _ in found):
+            again.append(files.get(task, task))
     if again:
         from attnpo.evaluation.evaluate import load_tasks, problems_of
 
@@ -360,7 +366,6 @@ def _write(
     shown: Sequence[_Shown],
     scoring: Scoring | None,
     tracers: Mapping[str, Tracer],
-    limit: int,
 ) -> Path:
     """Write the page, with fewer responses if it would be too large."""
     blobs = {id(one): base64.b64encode(packed(one.trace, one.looks)).decode() for one in shown}
@@ -380,8 +385,9 @@ def _write(
         if len(shown) > fewer:  # one problem, a response of each run
             shown = shown[: max(1, fewer)]
         logger.warning(
-            "a page of %d responses would have more than %d MB: %d are shown", limit, MAX_BYTES // 10**6, len(shown)
-        )
+            "with %d responses the page would have %.1f MB, %d at most: %d are shown",
+            len(blobs), size / 10**6, MAX_BYTES // 10**6, len(shown),
+        )  # fmt: skip
 
 
 def _page(
@@ -396,12 +402,13 @@ def _page(
     keys = list(dict.fromkeys(one.problem for one in shown))
     all_keys = dict.fromkeys(key for _, key in counts)
     several = len({e.seed for e in evaluations}) > 1
+    labels = [f"{e.label}, seed {e.seed}" if several else e.label for e in evaluations]
     runs = []
     for run, evaluation in enumerate(evaluations):
         of_run = [response for (number, _), found in counts.items() if number == run for response in found]
         runs.append(
             {
-                "label": f"{evaluation.label}, seed {evaluation.seed}" if several else evaluation.label,
+                "label": labels[run],
                 "origin": evaluation.origin,
                 "n": len(of_run),
                 "accuracy": _mean([correct for _, correct, _ in of_run]),
@@ -440,7 +447,7 @@ def _page(
     )
     beside = Path(__file__).parent
     return environment.get_template("trace.html.j2").render(
-        title="Traces: " + ", ".join(dict.fromkeys(run["label"] for run in runs)),
+        title="Traces: " + ", ".join(labels),
         about=_conditions(shown, problems, counts, all_keys, keys, scoring, tracers),
         index=script_json(index),
         blobs=script_json([blobs[id(one)] for one in shown]),
@@ -485,7 +492,7 @@ def _conditions(
 ) -> list[str]:
     """What a reader of the page must know, in sentences."""
     total = sum(map(len, counts.values()))
-    lines = [f"{len(shown)} of {total} responses, on {len(keys)} of {len(all_keys)} problems, evenly spread over them."]
+    lines = [f"{len(shown)} of {total} responses, on {len(keys)} of {len(all_keys)} problems, evenly spread."]
     if len(shown) == total:
         lines = [f"All {total} responses, on {len(keys)} problems."]
     cuts = {(t.settings.phrases, t.settings.min_chars) for t in tracers.values()}
@@ -496,7 +503,12 @@ def _conditions(
         lines.append("Steps are counted in characters: no tokenizer is known, name one with --model.")
     else:
         exact = sum(one.trace.ids is not None and len(one.trace.ids) == one.record["tokens"]["total"] for one in shown)
-        lines.append(f"Texts were tokenized again; {exact} of {len(shown)} have as many tokens as were sampled.")
+        again = any("response_ids" not in one.record for one in shown)
+        lines.append(
+            f"Texts were tokenized again; {exact} of {len(shown)} have as many tokens as were sampled."
+            if again
+            else "Tokens are those that were sampled."
+        )
     oracle = {one.problem[0] for one in shown if isinstance(problems.get(one.problem), ChainProblem)}
     if oracle:
         lines.append("Labels: the testbed's oracle.")

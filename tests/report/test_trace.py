@@ -143,6 +143,8 @@ def test_problems_are_chosen_evenly_and_whole() -> None:
     assert {int(id) for _, (_, id) in chosen} == {0, 20, 40, 60, 80}
     assert sum(map(len, chosen.values())) == 40
     assert choose(counts, 10_000).keys() == counts.keys()
+    some = {(run, key): found for (run, key), found in counts.items() if run == 0 or int(key[1]) > 90}
+    assert {int(id) for _, (_, id) in choose(some, 24)} == {91, 94, 97}  # of those that both have
     few = choose(counts, 6)
     assert {run for run, _ in few} == {0, 1} and all(of == {0, 1, 2} for of in few.values())
 
@@ -234,6 +236,7 @@ def test_a_file_of_one_s_own_is_named(tmp_path: Path) -> None:
         ("--model testbed --heads HEADS --top 0", "top 0 heads: give 1 to "),
         ("--model testbed --heads nowhere.json", "nowhere.json: No such file or directory; write it with"),
         ("--min-chars -1", "trace: min_chars: -1 must be at least 0"),
+        ("--data other.jsonl", "--data other.jsonl: no file of that name was asked; the tasks are attnpo_testbed_test"),
         ("nowhere", "nowhere: no such file or folder; pass a run folder or lm-eval's output folder"),
     ],
 )
