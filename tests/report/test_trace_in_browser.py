@@ -294,6 +294,17 @@ def test_markup_and_broken_text_are_shown_as_text(page: Page, tmp_path: Path) ->
         assert page.problems() == []
 
 
+def test_a_notebook_shows_it_in_a_frame(page: Page, two: Path, tmp_path: Path) -> None:
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f'<meta charset="utf-8">{attnpo.report.TracePage(two)._repr_html_()}', encoding="utf-8")
+    page.driver.get(notebook.as_uri())
+    page.driver.switch_to.frame(0)
+    page.wait("document.querySelector('main .pane')")
+    page.click("#problems button", problem(2).text)
+    page.wait(f"document.querySelector('main h2').textContent.startsWith({json.dumps(problem(2).id)})")
+    page.driver.switch_to.default_content()
+
+
 def test_two_hundred_long_responses_stay_usable(page: Page, tmp_path: Path) -> None:
     draw = random.Random(0)
     names = [f"{a}{b}" for a in "bcdfghjklmnprstvw" for b in ("ar", "en", "il", "ost", "umber", "ation", "ing")]
