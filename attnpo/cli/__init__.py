@@ -1,4 +1,4 @@
-"""The command line: `attnpo template | split | probe | train | eval | study | table | report | run | check`."""
+"""The command line: `attnpo template | split | probe | train | eval | study | table | report | trace | run | check`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import attnpo
 from attnpo.cli.data import split
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.machine import refusal
-from attnpo.cli.results import report, run, table
+from attnpo.cli.results import report, run, table, trace
 from attnpo.cli.training import probe, study, template, train
 from attnpo.environment import git_state, no_telemetry
 from attnpo.errors import AttnPOError, first_line
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[..., Any]] = {
             "template": template, "split": split, "probe": probe, "train": train, "eval": evaluate, "study": study,
-            "table": table, "report": report, "run": run, "check": check,
+            "table": table, "report": report, "trace": trace, "run": run, "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,

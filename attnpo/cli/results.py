@@ -1,4 +1,4 @@
-"""`attnpo table | report | run`."""
+"""`attnpo table | report | trace | run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from attnpo.cli.common import ProfileName, Results, results_dir_of
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import check_tasks
+from attnpo.probing.settings import Phrases
 from attnpo.runs.derive import check_undamaged
+from attnpo.runs.free import given
 from attnpo.runs.outlook import core_rows, outlook
 from attnpo.runs.plan import (
     RUNS_OF,
@@ -111,6 +113,46 @@ def report(
     build(_ReportOptions, given, "report")
     options = {"draws": draws, "level": confidence, "seed": bootstrap_seed}
     write_comparison(samples, out, Console(), base=base, budgets=budgets, paper=paper, frontier=frontier, **options)
+
+
+def trace(
+    samples: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[LABEL=]PATH...")],
+    model: str | None = None,
+    revision: str | None = None,
+    heads: Annotated[Path | None, tyro.conf.arg(metavar="heads.json")] = None,
+    top: int = 3,
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.html")] = Path("trace.html"),
+    limit: int = 200,
+    data: Annotated[list[str] | None, tyro.conf.arg(metavar="FILE...")] = None,
+    phrases: Phrases | None = None,
+    min_chars: int | None = None,
+) -> None:
+    """Show responses step by step on one HTML page: what each step is, how much the heads look at it, what a run cut.
+
+    The page needs no network and no server. Of two runs it shows, problem by problem, which steps of the first the
+    second no longer writes.
+
+    Args:
+        samples: lm-eval output folders (made with --log_samples), its sample files, run folders.
+        model: whose tokenizer counts tokens and, with --heads, whose heads score the steps: a folder, a hub name or
+            `testbed`. Steps of the testbed's models are counted without it; others have characters only.
+        revision: of a model on the hub.
+        heads: heads.json of a probe; each response costs one forward pass. Not given: nothing is scored.
+        top: how many of its heads, the best ones.
+        out: the page.
+        limit: responses on it at most, from problems that are evenly spread.
+        data: files of problems of your own that were asked, so that their texts and answers are known.
+        phrases: phrase set that cuts the thinking into steps; if not given, that of --heads or `corrected`.
+        min_chars: steps shorter than this many characters merge into a neighbour; if not given, that of --heads, or 80
+            (1 on the testbed).
+    """
+    from attnpo.report import trace as write
+
+    cut = given({"phrases": phrases, "min_chars": min_chars})
+    page = write(
+        samples, model=model, revision=revision, heads=heads, top=top, out=out, limit=limit, data=data or (), **cut
+    )
+    print(page.path)
 
 
 def run(

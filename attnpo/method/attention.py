@@ -28,6 +28,10 @@ from attnpo.errors import AttnPOError
 
 Head = tuple[int, int]  # (layer, head), both from 0
 
+Watch = Callable[[Tensor, Tensor, list[int], Tensor], None]
+"""Is shown softmax rows as they are computed: the sequences (b,), the places of their queries (b, c), the columns of
+the h heads in the list that was asked for, and the rows (b, h, c, n), n keys from the first token on."""
+
 _CAPTURE = "attnpo_capture"
 # Relative L2 distance allowed between our attention output and the model's. Float32 leaves room for TF32 kernels. In
 # half precision fused kernels are .002 off (benchmarks/half_precision.py); eager attention adds `_allowed`.
@@ -67,6 +71,7 @@ def attention_received(
     chunk_rows: int = 4096,
     batch_size: int | None = None,
     stop_early: bool = True,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Attention that each token receives from the tokens of F (paper: sum over m in F of a[m -> n]).
 
@@ -82,6 +87,8 @@ def attention_received(
         batch_size: sequences a forward pass, alike in length; default all at once.
         stop_early: end the forward pass after the last wanted layer. Under ZeRO-3 and FSDP pass False: the
             wrapped model is then called as in training, all layers, ceil(B / batch_size) times a process.
+        watch: is shown the rows that are summed, as of sequences without padding, numbered within their forward pass.
+            Where sequences have unlike numbers of queries, filling repeats a query.
 
     Returns:
         (B, H, T) float32 in the order of `heads`; 0 at padding. Each row of F contributes a total of 1.
@@ -114,7 +121,7 @@ def attention_received(
             )
             out = torch.zeros(len(batch), len(heads), places.shape[1], device=input_ids.device)
             ids = input_ids[batch].gather(1, places)
-            with _reading(decoder, layers, chunks, out):
+            with _reading(decoder, layers, chunks, out, watch):
                 if stop_early:
                     decoder(input_ids=ids, use_cache=False)
                 else:
@@ -201,7 +208,14 @@ class _Reader:
     """Reads one layer's queries and keys while the model's own attention function does its work."""
 
     def __init__(
-        self, config: Any, layer: int, heads: list[int], columns: list[int], chunks: list[_Chunk], out: Tensor
+        self,
+        config: Any,
+        layer: int,
+        heads: list[int],
+        columns: list[int],
+        chunks: list[_Chunk],
+        out: Tensor,
+        watch: Watch | None,
     ):
         self.config = config
         self.layer = layer
@@ -209,6 +223,7 @@ class _Reader:
         self.columns = columns
         self.chunks = chunks
         self.out = out
+        self.watch = watch
         self.done = False
 
     def __call__(self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
@@ -256,7 +271,10 @@ class _Reader:
 
         received = torch.zeros(n_sequences, len(self.heads), n_tokens, device=query.device)
         for chunk in self.chunks:
-            received[chunk.sequences, :, : chunk.n_keys] += (chunk.valid[:, None, None] @ weights(chunk))[:, :, 0]
+            rows = weights(chunk)
+            received[chunk.sequences, :, : chunk.n_keys] += (chunk.valid[:, None, None] @ rows)[:, :, 0]
+            if self.watch is not None:
+                self.watch(chunk.sequences, chunk.rows, self.columns, rows)
         self.out[:, self.columns] = received
         self.done = True
         if self.chunks:
@@ -365,7 +383,11 @@ def _model_function(module: Any, config: Any) -> Callable[..., Any]:
 
 @contextmanager
 def _reading(
-    decoder: Any, layers: dict[int, list[tuple[int, int]]], chunks: list[_Chunk], out: Tensor
+    decoder: Any,
+    layers: dict[int, list[tuple[int, int]]],
+    chunks: list[_Chunk],
+    out: Tensor,
+    watch: Watch | None = None,
 ) -> Iterator[None]:
     """Read the wanted layers during one forward pass into `out` (B, H, T)."""
     readers: list[tuple[Any, _Reader]] = []
@@ -373,7 +395,7 @@ def _reading(
         for number, wanted in layers.items():
             attention = decoder.layers[number].self_attn
             heads, columns = (list(column) for column in zip(*wanted, strict=True))
-            reader = _Reader(attention.config, number, heads, columns, chunks, out)
+            reader = _Reader(attention.config, number, heads, columns, chunks, out, watch)
             readers.append((attention, reader))
             attention.config = _ReadingConfig(reader)
         yield

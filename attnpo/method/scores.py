@@ -75,6 +75,47 @@ def score_batch(
     return _of_each(attention_received(model, ids, mask, heads, queries, **options), step_ids, steps)
 
 
+class AnswerAttention(NamedTuple):
+    """What H heads look at from the F answer tokens of a response with K steps."""
+
+    scores: Tensor
+    """(H, K) step scores, as of `score_batch`."""
+    of_tokens: Tensor
+    """(H, F, K) the share of each answer token's attention that goes to each step; the rest goes to prompt, tag and
+    answer."""
+
+
+def answer_attention(
+    model: nn.Module, heads: Sequence[Head], response: Response, device: torch.device | None = None, **options: Any
+) -> AnswerAttention:
+    """Step scores of one response and, token by token of its answer, the attention that they are the sum of.
+
+    One forward pass; the scores are `of_tokens` summed over the answer, over the number of the step's tokens.
+
+    Args:
+        model, heads, device, options: as for `score_batch`.
+        response: one with steps.
+
+    Raises:
+        AttnPOError: as `score_batch`, or the response has no steps.
+    """
+    steps = response.steps
+    if steps is None:
+        raise AttnPOError("a response without steps has no attention to them; pass one that align_steps can cut")
+    first, n_steps = len(response.prompt_ids) + steps.answer[0], len(steps.steps)
+    of_tokens = torch.zeros(len(heads), steps.answer[1] - steps.answer[0], n_steps)
+    columns = torch.tensor([n_steps] * len(response.prompt_ids) + [k % (n_steps + 1) for k in steps.step_of_token])
+
+    def watch(_: Tensor, queries: Tensor, of_heads: list[int], rows: Tensor) -> None:
+        seen, there = rows[0].float().cpu(), queries[0].cpu() - first
+        sums = seen.new_zeros(*seen.shape[:2], n_steps + 1)  # one more column takes what belongs to no step
+        sums.scatter_add_(2, columns[: seen.shape[2]].expand_as(seen), seen)
+        of_tokens[torch.tensor(of_heads)[:, None], there] = sums[:, :, :n_steps]
+
+    (scores,) = score_batch(model, heads, [response], device, watch=watch, **options)
+    return AnswerAttention(scores.cpu(), of_tokens)
+
+
 @contextmanager
 def scoring_pass(
     model: nn.Module,

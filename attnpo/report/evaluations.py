@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.questions import Decoding
@@ -37,7 +37,7 @@ class Conditions(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """The samples of one model and seed. `conditions` and `documents` are known once `samples` has been read."""
+    """The samples of one model and seed. The fields that `samples` fills in are known once it has been read."""
 
     label: str
     seed: int
@@ -48,6 +48,8 @@ class Evaluation:
     conditions: dict[str, Conditions] = field(default_factory=dict)
     documents: dict[str, str] = field(default_factory=dict)
     """Task -> hash over the contents of its problems, for lm-eval's files."""
+    asked: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Task and id of a problem -> its text and its gold answer, for lm-eval's files."""
     manifest: Mapping[str, Any] | None = None
 
     def samples(self) -> Iterator[dict[str, Any]]:
@@ -99,6 +101,8 @@ class Evaluation:
                 raise AttnPOError(f"{path.name}: sampled with {self.conditions[task]} and with {found}; split the file")
             digest.update(str(line["doc_hash"]).encode())
             problem = line["doc"].get("id", line["doc_id"])
+            if isinstance(text := line["doc"].get("text"), str):
+                self.asked[task, str(problem)] = text, str(line["doc"].get("answer", ""))
             yield from sample_lines(task, problem, line["doc"], line["responses"])
         self.documents[task] = digest.hexdigest()
 
@@ -130,7 +134,21 @@ def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
         label, equals, rest = argument.partition("=")
         named = bool(equals) and not Path(argument).exists() and "/" not in label
         found += _read(Path(rest if named else argument), label if named else None)
-    seen: dict[tuple[str, int], Evaluation] = {}
+    check_names(found)
+    return found
+
+
+class Named(Protocol):
+    """An evaluation, or whatever else has a label, a seed and an origin."""
+
+    label: str
+    seed: int
+    origin: str
+
+
+def check_names(found: Iterable[Named]) -> None:
+    """Raises AttnPOError if two have the same label and seed."""
+    seen: dict[tuple[str, int], Named] = {}
     for evaluation in found:
         other = seen.setdefault((evaluation.label, evaluation.seed), evaluation)
         if other is not evaluation:
@@ -138,7 +156,6 @@ def read_evaluations(arguments: Sequence[str]) -> list[Evaluation]:
                 f"{other.origin} and {evaluation.origin} are both called {other.label!r}, seed {other.seed}; "
                 "name them: LABEL=PATH"
             )
-    return found
 
 
 def _read(path: Path, label: str | None) -> list[Evaluation]:

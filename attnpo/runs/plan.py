@@ -36,7 +36,7 @@ from attnpo.runs.store import Run, run_id
 from attnpo.schema import build, check_seed
 from attnpo.testbed import load_problems, model_identity, on_hub
 from attnpo.testbed.problems import SCALES
-from attnpo.training.settings import REPORTING, MethodSection, TrainSection
+from attnpo.training.settings import KEPT, REPORTING, MethodSection, TrainSection
 
 Kind = Literal["probe", "train", "eval", "responses", "ensemble", "intervention", "stability"]
 STUDIES: tuple[Kind, ...] = ("responses", "ensemble", "intervention", "stability")
@@ -110,15 +110,15 @@ def _in_spec(section: Any) -> dict[str, Any]:
 
     For a method these are reward, reward_args, attnpo, and credit and heads where attnpo is on (`train_spec`), always;
     for the other sections the fields of `_ALWAYS`. Every other setting is in the spec where it is set to something
-    else than its default, but for where a training is shown (`REPORTING`). So a setting that is new to profiles changes
-    no id of a run that does not set it.
+    else than its default, but for where a training is shown (`REPORTING`) and what of it is kept to be looked at
+    (`KEPT`). So a setting that is new to profiles changes no id of a run that does not set it.
     """
     values, always = asdict(section), _ALWAYS[type(section)].split()
     if "grpo" in values:
         values["grpo"] = {name: value for name, value in values["grpo"].items() if name not in REPORTING}
     for field in dataclasses.fields(section):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name not in always and values[field.name] == default:
+        if field.name in KEPT or (field.name not in always and values[field.name] == default):
             del values[field.name]
     return _with_spec_names(values)
 

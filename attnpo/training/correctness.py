@@ -17,27 +17,35 @@ from attnpo.sampling.sampler import text_of
 from attnpo.testbed.counts import count_links, count_steps
 from attnpo.testbed.oracle import label_steps
 from attnpo.testbed.problems import ChainProblem
+from attnpo.training.rollouts import RolloutFile
 
 
 class Correctness:
     """TRL reward function: 1 for a correct response, 0 for any other.
 
     It logs what the texts show: phrases by kind, answers that could not be parsed and, for problems of the testbed,
-    steps by the oracle's label and the share of hard links that were worked out.
+    steps by the oracle's label and the share of hard links that were worked out. Some rollouts of each step go to
+    `rollouts`, if it is there.
     """
 
     __name__ = "correctness"
 
     def __init__(
-        self, grader: Grader, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], steps: StepsSection
+        self,
+        grader: Grader,
+        tokenizer: PreTrainedTokenizerBase,
+        problems: Sequence[Problem],
+        steps: StepsSection,
+        rollouts: RolloutFile | None = None,
     ) -> None:
         self.grader = grader
         self.tokenizer = tokenizer
         self.steps = steps
+        self.rollouts = rollouts
         self.chains = {problem.id: problem for problem in problems if isinstance(problem, ChainProblem)}
 
     def __call__(
-        self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **_: Any
+        self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **more: Any
     ) -> list[float]:
         """One reward a completion, from its sampled ids. TRL passes the data set's columns by name."""
         texts = [text_of(ids, self.tokenizer) for ids in completion_ids]
@@ -48,6 +56,12 @@ class Correctness:
         log_metric("grader/parse_failed", sum(grade.parse_failed for grade in grades) / len(grades))
         if self.chains:
             self._log_steps(texts, id, log_metric)
+        if self.rollouts is not None:
+            asked = [prompt[-1]["content"] for prompt in more["prompts"]]
+            rows = [
+                {"id": one, "asked": text, "answer": gold} for one, text, gold in zip(id, asked, answer, strict=True)
+            ]
+            self.rollouts.keep(more["trainer_state"].global_step + 1, rows, completion_ids, texts, grades)
         return [float(grade.correct) for grade in grades]
 
     def _log_steps(self, texts: list[str], ids: list[str], log_metric: Any) -> None:

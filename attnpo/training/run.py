@@ -25,6 +25,7 @@ from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
+from attnpo.method.steps import token_bytes_table
 from attnpo.probing.labels import BY_TEXT, check_labels
 from attnpo.probing.settings import LabelSource, Source, StepsSection
 from attnpo.problems.problem import Problem
@@ -41,6 +42,7 @@ from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
+from attnpo.training.rollouts import ROLLOUTS_FILE, RolloutFile
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
@@ -242,8 +244,8 @@ def run_training(
         seed: of prompts and sampling; methods with the same seed see the same prompts in the same order.
         heads_file: the probe's heads.json, for methods that take its top or worst heads.
         default_heads: how many heads, where the method has no `n_heads`.
-        out_dir: gets `model/`, `log.jsonl` (a line a step), `snapshots/STEP/` if the method wants them and
-            `checkpoints/`, which the caller deletes when it needs no resuming any more.
+        out_dir: gets `model/`, `log.jsonl` (a line a step), `rollouts.jsonl` and `snapshots/STEP/` if they are wanted,
+            and `checkpoints/`, which the caller deletes when it needs no resuming any more.
 
     Returns:
         the model's folder.
@@ -281,7 +283,7 @@ def run_training(
     with Grader(workers=grading_workers()) as grader:
         trainer = AttnPOTrainer(
             model=model,
-            reward_funcs=Correctness(grader, tokenizer, problems, steps),
+            reward_funcs=Correctness(grader, tokenizer, problems, steps, _rollouts(source, train, tokenizer, out_dir)),
             args=config,
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -303,6 +305,17 @@ def run_training(
     del trainer, model  # they hold the process group
     leave_process_group()
     return out_dir / "model"
+
+
+def _rollouts(
+    source: Source, train: TrainSection, tokenizer: PreTrainedTokenizerBase, out_dir: Path
+) -> RolloutFile | None:
+    """Where rollouts of each step are kept, by the first process, if any are wanted."""
+    if not train.trace_samples or not process_state().is_main_process:
+        return None
+    about = {"data": source.data, "split": train.split}
+    table, end = token_bytes_table(tokenizer), int(tokenizer.eos_token_id)
+    return RolloutFile(out_dir / ROLLOUTS_FILE, train.trace_samples, table, end, about)
 
 
 def grading_workers() -> int:

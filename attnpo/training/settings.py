@@ -9,10 +9,12 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from attnpo.probing.settings import HeadList, Phrases
-from attnpo.schema import STRICT, Count, NotNegative, Options, Positive, Seed, TopP
+from attnpo.schema import STRICT, Count, Index, NotNegative, Options, Positive, Seed, TopP
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Holds the last checkpoints of a training run in its folder."""
+KEPT = ("trace_samples",)
+"""Settings of a training that say what is kept to be looked at, and determine nothing of it."""
 REPORTING = ("report_to", "run_name", "project", "trackio_space_id")
 """Arguments under `grpo` that say where a training is shown, and determine nothing of it."""
 
@@ -114,6 +116,8 @@ class TrainSection:
     """Problems whose prompt has more tokens, counted in the chat template, are left out; null: all are kept."""
     save_steps: Count
     """Checkpoint interval in optimizer steps."""
+    trace_samples: Index = 0
+    """Rollouts of each step that are kept in the run's `rollouts.jsonl`, to be looked at with `attnpo trace`."""
     grpo: Annotated[Options, AfterValidator(_of_all_methods)] = field(default_factory=dict)
     """Further arguments of TRL's GRPOConfig, passed as they are; none of those that a run sets by itself."""
 
