@@ -23,7 +23,7 @@ from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
 from attnpo.training.exits import ExitConfig
-from attnpo.training.settings import CreditOptions, GRPONumbers
+from attnpo.training.settings import AnswerConfig, CreditOptions, GRPONumbers
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class _Ours:
     credit: CreditOptions | None
     selection: Options | None
     exits: Options | None
+    answers: Options | None
     scoring_batch_tokens: Count
     scoring_chunk_rows: Count
 
@@ -115,6 +116,13 @@ class AttnPOConfig(GRPOConfig):
             "its thinking stopped at random places (S-GRPO). Default: a group is that many responses."
         },
     )
+    answers: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of `attnpo.training.settings.AnswerConfig`, such as {'samples': 5}: how answers behind a "
+            "part of a thinking are sampled, where the length reward asks for them (VSRM)."
+        },
+    )
     scoring_batch_tokens: int = field(
         default=65536,
         metadata={"help": "Tokens of a forward pass of the scoring, padding included; one response at least."},
@@ -177,6 +185,12 @@ class AttnPOConfig(GRPOConfig):
                 "leave beta out"
             )
         self._check_exits()
+        if self.answers is not None and not self.asks_for_answers:
+            raise AttnPOError(
+                f"answers go with {', '.join(n for n, r in REWARDS.items() if r.splits)}, but length_reward is "
+                f"{self.length_reward!r}; leave answers out"
+            )
+        self.answer_config()
         self.credit_config()
         self.selection_config()
         self._refuse_unaligned_checkpoints()
@@ -231,6 +245,19 @@ class AttnPOConfig(GRPOConfig):
             AttnPOError: as `credit_config`.
         """
         return None if self.selection is None else _built(SelectionConfig, self.selection, "selection")
+
+    @property
+    def asks_for_answers(self) -> bool:
+        """Whether answers behind parts of thinkings are sampled."""
+        return REWARDS[self.length_reward].splits is not None
+
+    def answer_config(self) -> AnswerConfig:
+        """How answers behind parts of thinkings are sampled, where they are.
+
+        Raises:
+            AttnPOError: as `credit_config`.
+        """
+        return _built(AnswerConfig, self.answers or {}, "answers")
 
     def exit_config(self) -> ExitConfig | None:
         """How thinking is stopped early; None: it is not.

@@ -178,6 +178,7 @@ def training_config(
         "credit": method.credit,
         "selection": method.selection,
         "exits": method.exits,
+        "answers": method.answers,
         "phrases": method.phrases or steps.phrases,
         "min_step_chars": steps.min_chars,
         "lone_trigger_chars": steps.lone_trigger_chars,

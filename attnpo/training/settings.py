@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from attnpo.method.steps import THINK_END
 from attnpo.probing.settings import HeadList, Phrases
 from attnpo.schema import STRICT, Count, NotNegative, Options, Positive, Seed, TopP
 
@@ -64,6 +65,7 @@ _OURS = {
     "credit": "set credit",
     "selection": "set selection of the method",
     "exits": "set exits of the method",
+    "answers": "set answers of the method",
     "phrases": "set steps.phrases",
     "min_step_chars": "set steps.min_chars",
     "lone_trigger_chars": "set steps.lone_trigger_chars",
@@ -143,6 +145,22 @@ class TargetLengthSection:
         return f"{problem} {self.text.replace('{n}', str(n))}"
 
 
+@dataclass(frozen=True, config=STRICT)
+class AnswerConfig:
+    """How answers behind a beginning are sampled; the defaults are those of VSRM's published code [C]."""
+
+    words: str = THINK_END
+    """What is put behind the beginning; the model goes on with its answer."""
+    samples: Count = 5
+    """Answers behind each beginning."""
+    temperature: Positive = 0.6
+    top_p: TopP = 0.95
+    max_tokens: Count = 768
+    """Budget of an answer."""
+    batch_size: Count = 128
+    """Answers that a process generates at once; vLLM fills its batches by itself."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MethodSection:
     """One trained row of the table."""
@@ -175,6 +193,9 @@ class MethodSection:
     exits: Options | None = None
     """Fields of `attnpo.training.exits.ExitConfig`: a group is one response and its thinking stopped at random places
     (S-GRPO), with reward `s_grpo` alone; null: a group is that many responses."""
+    answers: Options | None = None
+    """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where the
+    reward asks for them (`vsrm`); null: as in VSRM's published code."""
     heads: Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence"] | HeadList = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
     model; or a list of [layer, head], both from 0. In place of attention: `oracle`, `first_answer`: labels, 1 for an

@@ -24,6 +24,7 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import time
@@ -55,8 +56,9 @@ from attnpo.method.credit import (
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
-from attnpo.rewards import Context, context_fields, shape_rewards
+from attnpo.rewards import REWARDS, Context, arguments_of, context_fields, shape_rewards
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.training.answers import accuracies, as_table, not_correctness, split_places
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
@@ -113,7 +115,12 @@ class AttnPOTrainer(GRPOTrainer):
         self._step_labels = step_labels
         by_step = self.args.attnpo or self.selection_config is not None
         exits = self.args.exit_config()
-        by_step = by_step or exits is not None or needs_bytes(context_fields(self.args.length_reward))
+        by_step = (
+            by_step
+            or exits is not None
+            or self.args.asks_for_answers
+            or needs_bytes(context_fields(self.args.length_reward))
+        )
         self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
         if exits is not None:
             self.rollout_func = EarlyExits(exits, self._bytes_table)
@@ -150,10 +157,7 @@ class AttnPOTrainer(GRPOTrainer):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         correct, training = rewards_per_func[:, 0].double(), self.model.training
         if not bool(((correct == 0) | (correct == 1)).all()):
-            bad = correct[(correct != 0) & (correct != 1)][0].item()
-            raise AttnPOError(
-                f"the first reward function must return correctness, 0 or 1, but returned {bad}; put others after it"
-            )
+            raise not_correctness(correct[(correct != 0) & (correct != 1)][0].item())
         lengths = self._gathered([len(ids) for ids in completion_ids_list])
         shaped = self._shape(lengths, correct, inputs, completion_ids_list)
         if training and shaped.state is not None:
@@ -264,15 +268,31 @@ class AttnPOTrainer(GRPOTrainer):
         """The length reward of the gathered rollouts."""
         name = self.args.length_reward
         of_each = measured(context_fields(name), Rollouts(name, inputs, ids, self._tokenizer, self._bytes_table))
+        known = {field: self._gathered(values) for field, values in of_each.items()}
+        if self.args.asks_for_answers and self.model.training:
+            known["prefixes"] = self._prefixes(inputs, ids)
         context = Context(
             step=self.state.global_step + 1,
             total_steps=max(self.state.max_steps, 1),
             seed=self.args.seed,
             training=self.model.training,
             state=self.reward_state,
-            **{field: self._gathered(values) for field, values in of_each.items()},
+            **known,
         )
         return shape_rewards(name, lengths, correct, self._group_size(), self.args.length_reward_args or {}, context)
+
+    def _prefixes(self, inputs: list[dict[str, Any]], ids: list[list[int]]) -> torch.Tensor:
+        """`Context.prefixes` of the gathered rollouts: answers are sampled behind the splits of each thinking."""
+        splits = REWARDS[self.args.length_reward].splits
+        assert splits is not None
+        split = functools.partial(splits, **arguments_of(splits, self.args.length_reward_args or {}))
+        places = [split_places(response, self._bytes_table, split) for response in ids]
+        asked = [(row, place) for row, of_row in enumerate(places) for place in of_row]
+        rows, begun = [inputs[row] for row, _ in asked], [ids[row][:place] for row, place in asked]
+        found = accuracies(self, rows, begun, self.args.answer_config())
+        width = int(self._gathered([max(map(len, places))]).max())
+        table = as_table(places, found, width).to(self.accelerator.device)
+        return self.accelerator.gather(table)
 
     def _keep_in_loss(self, output: dict[str, Any], loss_tokens: torch.Tensor) -> None:
         """Take all but the first `loss_tokens` (B,) of each response out of the loss and out of its token count."""

@@ -25,9 +25,12 @@ from attnpo.method.selection import paragraph_of_token
 from attnpo.method.steps import split_at_think_end, token_bytes_table
 from attnpo.probing.labels import oracle_labels
 from attnpo.rewards import REWARDS, LengthReward, Shaped
+from attnpo.rewards.vsrm import step_rewards
 from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.answers import accuracies, as_table, split_places
 from attnpo.training.exits import exit_places
 from attnpo.training.measured import Rollouts, measured
+from attnpo.training.settings import AnswerConfig
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 ITEMS = {p.id: p for p in problems.load("train") if p.chain <= 2}
@@ -95,13 +98,15 @@ def watched(trainer: AttnPOTrainer) -> list[dict[str, Any]]:
     return seen
 
 
-CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("diet", True)]
+CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("diet", True), ("vsrm", True)]
 
 
 @pytest.mark.parametrize(("name", "attnpo"), CASES)
 def test_every_method_trains(tmp_path: Path, name: str, attnpo: bool) -> None:
     small = SMALL.get(name, {}) | ({"limit": 120} if name == "dler" else {})
     room: dict[str, Any] = {"exits": {}} if REWARDS[name].exits else {}
+    if REWARDS[name].splits:
+        room = {"answers": {"samples": 2, "max_tokens": 32}}
     if name in ("dler", "autothink"):  # what is cut is wrong or has no answer, and all cut teaches nothing
         room = {"max_completion_length": 160}
     trainer = made(tmp_path, every_other, length_reward=name, length_reward_args=small, attnpo=attnpo, **room)
@@ -565,6 +570,92 @@ def test_early_exits_hand_on_the_log_probabilities_that_a_backend_gives(tmp_path
     for ids, logps, mask in zip(found["completion_ids"], found["logprobs"], found["env_mask"], strict=True):
         assert len(ids) == len(logps) == len(mask)
         assert all(logp == -token for token, logp, mine in zip(ids, logps, mask, strict=True) if mine)
+
+
+def test_answers_behind_beginnings_are_sampled_and_graded_as_they_are_asked_for(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def every_third(completions: list[Any], **columns: Any) -> list[float]:
+        asked.update(columns, completions=completions)
+        columns["log_metric"]("never", 1.0)
+        return [float(i % 3 == 0) for i in range(len(completions))]
+
+    trainer = made(tmp_path, every_third)
+    tokenizer = trainer.processing_class
+    begun = [tokenizer("First, 3 + 4 = 7.\n", add_special_tokens=False)["input_ids"], [], [5, 6]]
+    config = AnswerConfig(words="</think>\n", samples=4, temperature=0.01, top_p=0.9, max_tokens=12, batch_size=5)
+    before = trainer.generation_config.to_dict()
+    found = accuracies(trainer, [ROWS[0], ROWS[1], ROWS[0]], begun, config)
+    assert found == [0.5, 0.25, 0.25]  # of twelve answers the numbers 0, 3, then 6, then 9
+    assert trainer.generation_config.to_dict() == before
+    assert "never" not in trainer._metrics["train"]
+    assert asked["answer"] == [ROWS[row]["answer"] for row in (0, 1, 0) for _ in range(4)]
+    words = tokenizer("</think>\n", add_special_tokens=False)["input_ids"]
+    for i, start in enumerate(begun):
+        of_start = asked["completion_ids"][4 * i : 4 * i + 4]
+        assert all(ids == of_start[0] for ids in of_start)  # at this temperature
+        given = [*start, *words]
+        assert of_start[0][: len(given)] == given and 1 <= len(of_start[0]) - len(given) <= 12
+        assert asked["completions"][4 * i][0]["content"] == tokenizer.decode(of_start[0], skip_special_tokens=True)
+    assert accuracies(trainer, [], [], config) == []
+    trainer.reward_funcs = [lambda completions, **_: [0.5] * len(completions)]
+    with pytest.raises(AttnPOError, match="must return correctness, 0 or 1, but returned 0.5"):
+        accuracies(trainer, ROWS[:1], [[]], config)
+    trainer.reward_funcs = [torch.nn.Identity()]
+    with pytest.raises(AttnPOError, match="make the first reward function a plain one"):
+        accuracies(trainer, ROWS[:1], [[]], config)
+
+
+def test_splits_of_a_thinking_are_places_between_its_tokens() -> None:
+    table = [b"ab", b"c", "\u00e9d".encode(), b"</think>", b"e"]
+    ids = [0, 1, 2, 0, 3, 4]  # abc\u00e9dab, then the answer; the places are 0, 2, 3, 5 and 7 characters
+    assert split_places(ids, table, lambda text: [0, 1, 2, 3, 4, 5, 7]) == [0, 1, 2, 3, 4]
+    assert split_places(ids, table, lambda text: [7]) == []  # nothing is behind it
+    assert split_places(ids[:4], table, lambda text: [len(text) - 2]) == [3, 4]
+    found = as_table([[2, 4], [], [3]], [0.5, 1.0, 0.25], 2).tolist()
+    assert found[0] == [[2, 0.5], [4, 1]] and found[2][0] == [3, 0.25]
+    assert all(math.isnan(value) for row in (*found[1], found[2][1]) for value in row)
+
+
+def test_vsrm_credits_what_stands_before_a_step_that_changes_the_answer(tmp_path: Path) -> None:
+    settings = {"length_reward": "vsrm", "max_completion_length": 160, "max_steps": 1, "temperature": 0.7}
+    arguments = {"first": 20, "apart": 20}
+    answers = {"words": "</think>\n", "samples": 4, "temperature": 1.5, "top_p": 1.0, "max_tokens": 64}
+    trainer = made(tmp_path, length_reward_args=arguments, answers=answers, **settings)
+    seen = watched(trainer)
+    prefixes: list[torch.Tensor] = []
+    ask = trainer._prefixes
+    trainer._prefixes = lambda *args: prefixes.append(ask(*args)) or prefixes[-1]  # type: ignore
+    trainer.train()
+    (output,) = seen
+    assert trainer.args.advantage_estimator == "reinforce_pp"
+    returns = torch.zeros_like(output["advantages"], dtype=torch.float64)
+    n_changes = 0
+    for row, ids in enumerate(output["ids"]):
+        known = [(int(place), acc) for place, acc in prefixes[0][row].tolist() if not math.isnan(acc)]
+        thinking = split_at_think_end(ids, trainer._bytes_table)
+        assert not known or known[-1][0] == thinking.thinking
+        for place, accuracy in known:
+            assert accuracy in (0, 0.25, 0.5, 0.75, 1)
+            if place != thinking.thinking:  # a line begins there
+                assert trainer.processing_class.decode(ids[:place]).endswith("\n")
+        returns[row] += output["credit"].correct[row]
+        for (place, _), reward in zip(known, step_rewards([a for _, a in known], 0.7, 4), strict=False):
+            returns[row, : place + 1] += reward
+            n_changes += reward != 0
+    assert n_changes > 0
+    tokens = output["completion_mask"].bool()
+    expected = (returns - returns[tokens].mean()) / returns[tokens].std()
+    torch.testing.assert_close(output["advantages"][tokens], expected[tokens].float(), rtol=1e-4, atol=1e-5)
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # nothing is asked
+    assert len(prefixes) == 1 and 0 <= metrics["eval_reward"] <= 1
+    for wrong, message in (
+        ({"length_reward": "tlmre", "answers": {}}, "answers go with vsrm, but length_reward is 'tlmre'"),
+        ({"length_reward": "vsrm", "answers": {"samples": 0}}, "answers.samples"),
+        ({"length_reward": "vsrm", "answers": {"n": 3}}, "answers has no field 'n'"),
+    ):
+        with pytest.raises(AttnPOError, match=message):
+            AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | wrong)
 
 
 @pytest.mark.parametrize(
