@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError, first_line
+from attnpo.rewards.adaptthink import adaptthink_rewards
 from attnpo.rewards.arlcp import arlcp_rewards
 from attnpo.rewards.autothink import autothink_rewards
 from attnpo.rewards.decs import decs_rewards
@@ -48,6 +49,8 @@ class LengthReward(NamedTuple):
     """Whether it takes tokens out of responses before the loss."""
     exits: bool = False
     """Whether its groups are one thinking that is stopped at several places (`attnpo.training.exits`)."""
+    openings: bool = False
+    """Whether its groups begin with given texts (`attnpo.training.openings`)."""
     splits: Callable[..., list[int]] | None = None
     """For rewards that take `prefixes`: from the text of a thinking, and some of the reward's arguments, to the
     characters before which it is split."""
@@ -60,6 +63,7 @@ REWARDS: dict[str, LengthReward] = {
     "arlcp": LengthReward(arlcp_rewards),
     "s_grpo": LengthReward(s_grpo_rewards, "centred", exits=True),
     "autothink": LengthReward(autothink_rewards, "grpo"),
+    "adaptthink": LengthReward(adaptthink_rewards, "reward", openings=True),
     "vsrm": LengthReward(vsrm_rewards, "reinforce_pp", splits=split_points),
     "kimi": LengthReward(kimi_rewards),
     "thinkprune": LengthReward(thinkprune_rewards, "grpo"),
@@ -133,6 +137,7 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
         sentence=lengths[:, None].expand(-1, 3),
         tail=lengths[:, None].expand(-1, 3),
         form=torch.ones(group_size, 2),
+        reference=torch.full((group_size,), 0.5),
         prefixes=torch.ones(group_size, 2, 2),
     )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):

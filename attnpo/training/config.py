@@ -23,7 +23,7 @@ from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
 from attnpo.training.exits import ExitConfig
-from attnpo.training.settings import AnswerConfig, CreditOptions, GRPONumbers
+from attnpo.training.settings import AnswerConfig, CreditOptions, GRPONumbers, Openings
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ class _Ours:
     selection: Options | None
     exits: Options | None
     answers: Options | None
+    openings: Openings | None
     scoring_batch_tokens: Count
     scoring_chunk_rows: Count
 
@@ -123,6 +124,13 @@ class AttnPOConfig(GRPOConfig):
             "part of a thinking are sampled, where the length reward asks for them (VSRM)."
         },
     )
+    openings: dict[str, float] | None = field(
+        default=None,
+        metadata={
+            "help": "Texts that the responses of a group begin with, and their shares, such as {'</think>': 0.5, "
+            "'Alright': 0.5} (AdaptThink); see `attnpo.training.openings`. Default: nothing is given."
+        },
+    )
     scoring_batch_tokens: int = field(
         default=65536,
         metadata={"help": "Tokens of a forward pass of the scoring, padding included; one response at least."},
@@ -185,6 +193,7 @@ class AttnPOConfig(GRPOConfig):
                 "leave beta out"
             )
         self._check_exits()
+        self._check_openings()
         if self.answers is not None and not self.asks_for_answers:
             raise AttnPOError(
                 f"answers go with {', '.join(n for n, r in REWARDS.items() if r.splits)}, but length_reward is "
@@ -211,6 +220,23 @@ class AttnPOConfig(GRPOConfig):
             raise AttnPOError(
                 "exits with loss 'all' under vLLM needs vllm_importance_sampling_correction=False: the words that stop "
                 "a thinking were not sampled"
+            )
+
+    def _check_openings(self) -> None:
+        """What a response is made to begin with was not sampled, and stands at its beginning."""
+        reward = REWARDS[self.length_reward]
+        if self.openings is None and reward.openings:
+            raise AttnPOError(
+                f"length_reward {self.length_reward!r} compares responses that were made to begin in several ways, but "
+                "openings is not set; give the texts, as {'</think>': 0.5, 'Alright': 0.5}"
+            )
+        if self.openings is not None and (self.exits is not None or reward.crops):
+            other = f"length_reward {self.length_reward!r} crops responses" if reward.crops else "exits is set"
+            raise AttnPOError(f"openings do not go with that, but {other}; leave one of them out")
+        if self.openings is not None and self.use_vllm and self.vllm_importance_sampling_correction:
+            raise AttnPOError(
+                "openings under vLLM need vllm_importance_sampling_correction=False: what responses are made to begin "
+                "with is corrected for already"
             )
 
     def _refuse_unaligned_checkpoints(self) -> None:

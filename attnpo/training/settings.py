@@ -66,6 +66,7 @@ _OURS = {
     "selection": "set selection of the method",
     "exits": "set exits of the method",
     "answers": "set answers of the method",
+    "openings": "set openings of the method",
     "phrases": "set steps.phrases",
     "min_step_chars": "set steps.min_chars",
     "lone_trigger_chars": "set steps.lone_trigger_chars",
@@ -78,6 +79,12 @@ _OF_TRAIN = {
     "max_completion_length": "max_completion_tokens",
 }
 """Arguments that a single method may set, and the keys of `train` for all of them."""
+
+
+def _whole(shares: dict[str, float]) -> dict[str, float]:
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"{shares} have shares of {sum(shares.values()):g} in all; make them 1")
+    return shares
 
 
 def _of_trl(grpo: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +104,10 @@ def _of_all_methods(grpo: dict[str, Any]) -> dict[str, Any]:
 
 CreditOptions = Annotated[Options, AfterValidator(_variant)]
 """Fields of `attnpo.method.credit.CreditConfig`."""
+
+
+Openings = Annotated[dict[Annotated[str, Field(min_length=1)], Positive], AfterValidator(_whole)]
+"""Texts that responses begin with, and the share of a group that begins with each, 1 in all."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -173,7 +184,7 @@ class MethodSection:
     reward: str
     """A name in `attnpo.rewards.REWARDS`."""
     reward_args: Options = field(default_factory=dict)
-    estimator: Literal["rloo", "centred", "grpo", "batch", "reinforce_pp"] | None = None
+    estimator: Literal["rloo", "centred", "grpo", "batch", "reinforce_pp", "reward"] | None = None
     """How rewards become advantages, see `attnpo.method.advantages.ESTIMATORS`; null: the one that the reward comes
     with."""
     grpo: Annotated[Options, AfterValidator(_of_trl)] = field(default_factory=dict)
@@ -193,6 +204,11 @@ class MethodSection:
     exits: Options | None = None
     """Fields of `attnpo.training.exits.ExitConfig`: a group is one response and its thinking stopped at random places
     (S-GRPO), with reward `s_grpo` alone; null: a group is that many responses."""
+    openings: Openings | None = None
+    """Texts that the responses of a group begin with in training, by their shares, as in AdaptThink
+    `{"</think>": 0.5, "Alright": 0.5}`, see `attnpo.training.openings`; null: nothing is given."""
+    reference_samples: Count = 16
+    """Responses of the untrained model to each problem, where the reward compares with its accuracy (`adaptthink`)."""
     answers: Options | None = None
     """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where the
     reward asks for them (`vsrm`); null: as in VSRM's published code."""

@@ -67,6 +67,7 @@ from attnpo.training.config import AttnPOConfig
 from attnpo.training.cropping import cropped
 from attnpo.training.exits import EarlyExits
 from attnpo.training.measured import Rollouts, measured, needs_bytes
+from attnpo.training.openings import Openings
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -124,6 +125,9 @@ class AttnPOTrainer(GRPOTrainer):
         self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
         if exits is not None:
             self.rollout_func = EarlyExits(exits, self._bytes_table)
+        self._openings: Openings | None = None
+        if self.args.openings is not None:
+            self.rollout_func = self._openings = Openings(self.args.openings, self._tokenizer)
         if self.args.attnpo:
             warn_without_think_end(self._tokenizer, self._bytes_table)
         self._n_scored = 0
@@ -213,6 +217,9 @@ class AttnPOTrainer(GRPOTrainer):
         if self.selection_config is not None and self.model.training:
             factors = self._selected(output, ids, credit.correct[local], self.selection_config)
             output["advantages"] *= factors.to(output["advantages"])
+        if self._openings is not None and self.model.training:
+            texts = [row["opening"] for row in inputs]
+            output["old_per_token_logps"] = self._openings.as_sampled(self._sampled_logps(output), texts)
         if credit.crops is not None and self.model.training:
             output = self._cropped(output, credit.crops[local])
         return output

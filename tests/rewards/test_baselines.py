@@ -13,7 +13,7 @@ from places import ROOT
 from small_rewards import SMALL
 
 from attnpo.errors import AttnPOError
-from attnpo.method.advantages import batch_whitened, grpo_advantages
+from attnpo.method.advantages import ESTIMATORS, batch_whitened, grpo_advantages
 from attnpo.rewards import REWARDS, Context, Shaped, check_reward, context_fields, shape_rewards
 from attnpo.rewards.adaptive_target import smallest_target
 from attnpo.rewards.reflections import count_reflections
@@ -242,6 +242,20 @@ def test_depo_rewards_short_correct_responses_and_lowers_what_is_left_of_the_adv
     for wrong in ({"alpha": 1}, {"beta": -1}, {"beta": 1.5}, {"clip": "all"}, {"max_length": 0}):
         with pytest.raises(AttnPOError, match=next(iter(wrong))):
             shaped("depo", [1], [1], tail=tails[:1], **wrong)
+
+
+def test_adaptthink_compares_with_the_untrained_model_and_pays_for_not_thinking() -> None:
+    form = torch.tensor([[1, 1], [0, 1], [1, 1], [0, 0]])
+    reference = torch.tensor([0.5, 0.5, 0.25, 1.0])
+    found = rewards("adaptthink", [9] * 4, [1, 1, 0, 0], form=form, reference=reference)
+    assert found == [0.5, 0.55, -0.25, -0.95]
+    assert rewards("adaptthink", [9], [1], form=form[1:2], reference=reference[:1], delta=0) == [0.5]
+    # They are the advantages.
+    plain = torch.tensor([0.5, 0.55, -0.25, -0.95], dtype=torch.float64)
+    assert torch.equal(ESTIMATORS[REWARDS["adaptthink"].estimator](plain, 2), plain)
+    for wrong in ({"delta": -0.1}, {"reference": None}, {"reference": torch.tensor([1.5])}, {"form": None}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("adaptthink", [1], [1], **{"form": form[:1], "reference": reference[:1]} | wrong)
 
 
 def test_vsrm_pays_steps_that_change_the_accuracy_of_the_answer() -> None:
@@ -515,6 +529,7 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])[order]
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])[order]
     context["form"] = torch.tensor([[n % 3 > 0, n % 5 > 0] for n in lengths]).int()[order]
+    context["reference"] = torch.full((len(lengths),), 0.25)
     context["prefixes"] = torch.tensor([[[n // 3, n % 2 / 2], [n // 2, n % 3 / 2]] for n in lengths])[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
@@ -582,7 +597,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])
     context["form"] = torch.ones(8, 2)
-    context["prefixes"] = torch.ones(8, 2, 2)
+    context["prefixes"], context["reference"] = torch.ones(8, 2, 2), torch.full((8,), 0.25)
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -596,7 +611,7 @@ def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
     context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
     context |= {"sentence": torch.ones(4, 3), "tail": torch.ones(4, 3), "form": torch.ones(4, 2)}
-    context["prefixes"] = torch.ones(4, 2, 2)
+    context["prefixes"], context["reference"] = torch.ones(4, 2, 2), torch.full((4,), 0.25)
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

@@ -133,6 +133,32 @@ def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_fi
     assert without_times(killed) == without_times(tmp_path / "straight")
 
 
+def test_the_untrained_model_is_not_asked_again_by_a_run_that_goes_on(
+    profile_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = MethodSection(
+        label="AdaptThink",
+        reward="adaptthink",
+        openings={"</think>": 0.5, "First,": 0.5},
+        reference_samples=2,
+        grpo={"importance_sampling_level": "sequence", "loss_type": "grpo"},
+    )
+    profile = load_profile(str(profile_file))
+    short = {"steps": 2, "save_steps": 1, "max_completion_tokens": 64}
+    model = train(profile, method, tmp_path, **short)
+    known = json.loads((tmp_path / "reference.json").read_text())
+    assert known["samples"] == 2 and len(known["accuracy"]) == 4  # two prompts in each of two steps
+    assert set(known["accuracy"].values()) <= {0.0, 0.5, 1.0}
+    straight, log = load_file(model / "model.safetensors"), (tmp_path / "log.jsonl").read_text()
+    # As if it had been killed in the second step.
+    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-2")
+    monkeypatch.setattr("attnpo.training.reference.accuracies", None)
+    resumed = load_file(train(profile, method, tmp_path, **short) / "model.safetensors")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(log.splitlines()) == 2
+
+
 def without_times(folder: Path) -> bytes:
     """The bytes of a log but for the two numbers that a clock gives."""
     pattern = rb'"(step_time|attnpo/scoring_time_share)": [^,}]+'
