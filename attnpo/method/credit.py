@@ -488,6 +488,26 @@ def confidence_scores(
     return answer_tokens / total_tokens * torch.exp(of_step - logps[step_of_token >= 0].double().mean())
 
 
+GAIN = 0.2
+"""Gain of accuracy with which a step is kept whole: one right answer more of five."""
+
+
+def gain_scores(accuracies: Sequence[float], answer_tokens: int, total_tokens: int, enough: float = GAIN) -> Tensor:
+    """Step scores (K,) from what each step adds to the accuracy, in place of attention: an ablation of ours.
+
+    `S_k = |F| / total_tokens * max(acc_k - acc_{k-1}, 0) / enough`, acc_k the accuracy of answers behind the first k
+    steps. So at p = 1 a step that gains `enough` has the baseline score, and one that gains less is attenuated: VSRM's
+    signal (2508.10293) in AttnPO's formula. Where the answer is right without any thinking, all steps are.
+
+    Args:
+        accuracies: K + 1 of them, the first that of answers without thinking.
+        answer_tokens, total_tokens: as in `baseline_score`.
+        enough: see above, greater than 0.
+    """
+    behind = torch.tensor(list(accuracies), dtype=torch.float64)
+    return answer_tokens / total_tokens * behind.diff().clamp(min=0) / enough
+
+
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:
     if not config.schedule:
         return True

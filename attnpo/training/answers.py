@@ -6,6 +6,7 @@ problem. The answers are sampled by TRL's own generation and graded by the train
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from trl.data_utils import is_conversational
 from trl.trainer.grpo_trainer import is_async_callable
 
 from attnpo.errors import AttnPOError
-from attnpo.method.steps import split_at_think_end
+from attnpo.method.steps import TokenSteps, split_at_think_end
 from attnpo.training.settings import AnswerConfig
 
 
@@ -146,6 +147,12 @@ def split_places(ids: Sequence[int], table: Sequence[bytes], splits: Callable[[s
         if place not in (*places[-1:], parts.thinking):
             places.append(place)
     return [*places, parts.thinking] if places else []
+
+
+def step_places(steps: TokenSteps) -> list[int]:
+    """How many tokens of a response lie before each of its K steps, last those of the whole thinking: K + 1 of them."""
+    counts = [steps.step_of_token.count(step) for step in range(len(steps.steps))]
+    return list(itertools.accumulate(counts, initial=0))
 
 
 def as_table(places: Sequence[Sequence[int]], values: Sequence[float], width: int) -> Tensor:

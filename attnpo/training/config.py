@@ -27,7 +27,7 @@ from attnpo.training.settings import AnswerConfig, CreditOptions, GRPONumbers, O
 
 T = TypeVar("T")
 
-STEP_SCORES = ("attention", "labels", "confidence")
+STEP_SCORES = ("attention", "labels", "confidence", "prefix_gain")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
@@ -89,7 +89,7 @@ class AttnPOConfig(GRPOConfig):
         default="attention",
         metadata={
             "help": "'attention': the mean over the heads; 'labels': from the trainer's `step_labels`; 'confidence': "
-            "from the log-probabilities of the tokens."
+            "from the log-probabilities of the tokens; 'prefix_gain': from answers behind each step, see `answers`."
         },
     )
     phrases: str = field(default="corrected", metadata={"help": "Phrase set of the segmentation."})
@@ -121,7 +121,7 @@ class AttnPOConfig(GRPOConfig):
         default=None,
         metadata={
             "help": "Fields of `attnpo.training.settings.AnswerConfig`, such as {'samples': 5}: how answers behind a "
-            "part of a thinking are sampled, where the length reward asks for them (VSRM)."
+            "part of a thinking are sampled, where they are asked for (VSRM, step_scores 'prefix_gain')."
         },
     )
     openings: dict[str, float] | None = field(
@@ -195,9 +195,10 @@ class AttnPOConfig(GRPOConfig):
         self._check_exits()
         self._check_openings()
         if self.answers is not None and not self.asks_for_answers:
+            asking = " or ".join(name for name, reward in REWARDS.items() if reward.splits)
             raise AttnPOError(
-                f"answers go with {', '.join(n for n, r in REWARDS.items() if r.splits)}, but length_reward is "
-                f"{self.length_reward!r}; leave answers out"
+                f"answers go with length_reward {asking}, or with attnpo and step_scores 'prefix_gain', but "
+                f"length_reward is {self.length_reward!r}, step_scores {self.step_scores!r}; leave answers out"
             )
         self.answer_config()
         self.credit_config()
@@ -275,7 +276,8 @@ class AttnPOConfig(GRPOConfig):
     @property
     def asks_for_answers(self) -> bool:
         """Whether answers behind parts of thinkings are sampled."""
-        return REWARDS[self.length_reward].splits is not None
+        by_gain = self.attnpo and self.step_scores == "prefix_gain"
+        return by_gain or REWARDS[self.length_reward].splits is not None
 
     def answer_config(self) -> AnswerConfig:
         """How answers behind parts of thinkings are sampled, where they are.

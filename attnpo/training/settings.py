@@ -211,11 +211,14 @@ class MethodSection:
     """Responses of the untrained model to each problem, where the reward compares with its accuracy (`adaptthink`)."""
     answers: Options | None = None
     """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where the
-    reward asks for them (`vsrm`); null: as in VSRM's published code."""
-    heads: Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence"] | HeadList = "top"
+    reward or `heads` asks for them (`vsrm`, `prefix_gain`); null: as in VSRM's published code."""
+    heads: (
+        Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence", "prefix_gain"] | HeadList
+    ) = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
     model; or a list of [layer, head], both from 0. In place of attention: `oracle`, `first_answer`: labels, 1 for an
-    essential step (`attnpo.method.credit.oracle_scores`); `confidence`: log-probabilities (`confidence_scores`)."""
+    essential step (`attnpo.method.credit.oracle_scores`); `confidence`: log-probabilities (`confidence_scores`);
+    `prefix_gain`: accuracy of answers behind each step (`gain_scores`), sampled as `answers` says."""
     n_heads: Count | None = None
     """How many heads, for `top`, `worst` and `random`; null: `probe.heads`."""
     phrases: Phrases | None = None
@@ -240,7 +243,7 @@ class MethodSection:
         """What the trainer scores steps by: `attention`, or what `heads` names in its place."""
         if self.heads == "oracle" or self.heads == "first_answer":
             return "labels"
-        return "confidence" if self.heads == "confidence" else "attention"
+        return self.heads if self.heads == "confidence" or self.heads == "prefix_gain" else "attention"
 
     @property
     def needs_probe(self) -> bool:

@@ -25,6 +25,7 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 import time
@@ -49,6 +50,7 @@ from attnpo.method.credit import (
     Shaped,
     assign,
     confidence_scores,
+    gain_scores,
     oracle_scores,
     rescale,
     token_offsets,
@@ -58,7 +60,7 @@ from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import REWARDS, Context, arguments_of, context_fields, shape_rewards
 from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.training.answers import accuracies, as_table, not_correctness, split_places
+from attnpo.training.answers import accuracies, as_table, not_correctness, split_places, step_places
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
@@ -276,7 +278,7 @@ class AttnPOTrainer(GRPOTrainer):
         name = self.args.length_reward
         of_each = measured(context_fields(name), Rollouts(name, inputs, ids, self._tokenizer, self._bytes_table))
         known = {field: self._gathered(values) for field, values in of_each.items()}
-        if self.args.asks_for_answers and self.model.training:
+        if REWARDS[name].splits is not None and self.model.training:
             known["prefixes"] = self._prefixes(inputs, ids)
         context = Context(
             step=self.state.global_step + 1,
@@ -294,12 +296,18 @@ class AttnPOTrainer(GRPOTrainer):
         assert splits is not None
         split = functools.partial(splits, **arguments_of(splits, self.args.length_reward_args or {}))
         places = [split_places(response, self._bytes_table, split) for response in ids]
-        asked = [(row, place) for row, of_row in enumerate(places) for place in of_row]
-        rows, begun = [inputs[row] for row, _ in asked], [ids[row][:place] for row, place in asked]
-        found = accuracies(self, rows, begun, self.args.answer_config())
+        found = self._answered(inputs, ids, dict(enumerate(places)))
         width = int(self._gathered([max(map(len, places))]).max())
         table = as_table(places, found, width).to(self.accelerator.device)
         return self.accelerator.gather(table)
+
+    def _answered(
+        self, inputs: list[dict[str, Any]], ids: list[list[int]], places: Mapping[int, Sequence[int]]
+    ) -> list[float]:
+        """The accuracy of answers behind so many tokens of the rows, those of a row side by side."""
+        asked = [(row, place) for row, of_row in places.items() for place in of_row]
+        rows, begun = [inputs[row] for row, _ in asked], [ids[row][:place] for row, place in asked]
+        return accuracies(self, rows, begun, self.args.answer_config())
 
     def _keep_in_loss(self, output: dict[str, Any], loss_tokens: torch.Tensor) -> None:
         """Take all but the first `loss_tokens` (B,) of each response out of the loss and out of its token count."""
@@ -329,6 +337,11 @@ class AttnPOTrainer(GRPOTrainer):
         elif self.args.step_scores == "confidence":
             logps = self._sampled_logps(output)
             scores = {row: _confidence(logps[row], s, len(prompts[row])) for row, s in aligned.items()}
+        elif self.args.step_scores == "prefix_gain":
+            places = {row: step_places(s) for row, s in aligned.items()}
+            behind = iter(self._answered(inputs, ids, places))
+            of_row = {row: list(itertools.islice(behind, len(places[row]))) for row in aligned}
+            scores = {row: _gain(of_row[row], s, len(prompts[row])) for row, s in aligned.items()}
         else:
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
@@ -506,6 +519,11 @@ def _confidence(logps: torch.Tensor, steps: TokenSteps, prompt_tokens: int) -> t
     tokens = torch.tensor(steps.step_of_token, device=logps.device)
     answer = steps.answer[1] - steps.answer[0]
     return confidence_scores(logps[: len(tokens)], tokens, len(steps.steps), answer, prompt_tokens + len(tokens))
+
+
+def _gain(accuracies: list[float], steps: TokenSteps, prompt_tokens: int) -> torch.Tensor:
+    """Step scores (K,) of a response from the K + 1 accuracies around its steps."""
+    return gain_scores(accuracies, steps.answer[1] - steps.answer[0], prompt_tokens + len(steps.step_of_token))
 
 
 def _dropout_of(module: torch.nn.Module) -> float:

@@ -660,12 +660,59 @@ def test_vsrm_credits_what_stands_before_a_step_that_changes_the_answer(tmp_path
     metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # nothing is asked
     assert len(prefixes) == 1 and 0 <= metrics["eval_reward"] <= 1
     for wrong, message in (
-        ({"length_reward": "tlmre", "answers": {}}, "answers go with vsrm, but length_reward is 'tlmre'"),
+        (
+            {"length_reward": "tlmre", "answers": {}},
+            "answers go with length_reward vsrm, or with attnpo and .*, but length_reward is 'tlmre'",
+        ),
         ({"length_reward": "vsrm", "answers": {"samples": 0}}, "answers.samples"),
         ({"length_reward": "vsrm", "answers": {"n": 3}}, "answers has no field 'n'"),
     ):
         with pytest.raises(AttnPOError, match=message):
             AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | wrong)
+
+
+def test_the_gain_of_a_step_takes_the_place_of_attention(tmp_path: Path) -> None:
+    trainer = made(
+        tmp_path,
+        attnpo=True,
+        heads=None,
+        step_scores="prefix_gain",
+        answers={"words": "</think>\n", "samples": 4, "temperature": 1.5, "top_p": 1.0, "max_tokens": 64},
+        max_steps=1,
+        max_completion_length=120,
+    )
+    seen = watched(trainer)
+    asked: list[tuple[dict[int, list[int]], list[float]]] = []
+    answered = trainer._answered
+
+    def spy(inputs: Any, ids: Any, places: Any) -> list[float]:
+        asked.append((places, answered(inputs, ids, places)))
+        return asked[-1][1]
+
+    trainer._answered = spy  # type: ignore[method-assign]
+    trainer.train()
+    (output,), ((places, found),) = seen, asked
+    values, factors = iter(found), set()
+    for row, ids in enumerate(output["ids"]):
+        plain, steps = output["credit"].advantages[row].item(), trainer_steps(trainer, ids)
+        assert (row in places) == bool(output["credit"].correct[row] and plain and steps and len(steps.steps) > 1)
+        gammas = [1.0] * len(ids)
+        if row in places:
+            assert places[row][0] == 0 and places[row][-1] == steps.thinking[1]
+            assert len(places[row]) == len(steps.steps) + 1
+            for line in steps.texts:
+                assert line.endswith("\n")
+            behind = [next(values) for _ in places[row]]
+            p = float(output["credit"].accuracy[row])
+            for place, step in enumerate(steps.step_of_token):
+                if step >= 0:
+                    share = max(behind[step + 1] - behind[step], 0) / 0.2 / p**2
+                    low = 1 - p**2 + p**2 * share if share < 1 else 1.0
+                    gammas[place] = low if plain > 0 else float(share <= 1)
+            factors |= set(gammas)
+        expected = [gamma * plain for gamma in gammas]
+        assert output["advantages"][row, : len(ids)].tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(factors) > 1
 
 
 @pytest.mark.parametrize("passes", [1, 2])

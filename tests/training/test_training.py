@@ -350,10 +350,11 @@ def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_
     assert (model / "config.json").is_file()
 
 
-@pytest.mark.parametrize("heads", ["first_answer", "confidence"])
+@pytest.mark.parametrize("heads", ["first_answer", "confidence", "prefix_gain"])
 def test_other_signals_take_the_place_of_attention(heads: str, profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    method = changed(profile.method("attnpo"), heads=heads, credit={"schedule": False})
+    answers = {"samples": 1, "max_tokens": 48} if heads == "prefix_gain" else None
+    method = changed(profile.method("attnpo"), heads=heads, credit={"schedule": False}, answers=answers)
     config = config_of(profile, method, tmp_path)
     assert (config.step_scores, config.heads) == ("labels" if heads == "first_answer" else heads, None)
     train(profile, method, tmp_path / "run", steps=1, save_steps=1, max_completion_tokens=200, prompts_per_step=8)
