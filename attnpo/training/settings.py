@@ -210,8 +210,8 @@ class MethodSection:
     reference_samples: Count = 16
     """Responses of the untrained model to each problem, where the reward compares with its accuracy (`adaptthink`)."""
     answers: Options | None = None
-    """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where the
-    reward or `heads` asks for them (`vsrm`, `prefix_gain`); null: as in VSRM's published code."""
+    """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where `reward` or `heads` ask for
+    them (`vsrm`, `prefix_gain`); null: as in VSRM's published code."""
     heads: (
         Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence", "prefix_gain"] | HeadList
     ) = "top"
