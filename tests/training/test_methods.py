@@ -106,7 +106,8 @@ def watched(trainer: AttnPOTrainer) -> list[dict[str, Any]]:
     return seen
 
 
-CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("diet", True), ("vsrm", True)]
+CASES = [(name, False) for name in REWARDS]
+CASES += [(name, True) for name in ("dler", "dot", "diet", "vsrm", "adaptthink")]
 
 
 @pytest.mark.parametrize(("name", "attnpo"), CASES)
