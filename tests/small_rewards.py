@@ -19,4 +19,5 @@ SMALL: dict[str, dict[str, Any]] = {
     "dot": {"std_multiplier": 0.5, "margin": 4},
     "l1_exact": {"alpha": 0.005},
     "l1_max": {"alpha": 0.005},
+    "vsrm": {"first": 40, "apart": 40},
 }

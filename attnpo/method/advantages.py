@@ -84,7 +84,7 @@ def batch_whitened(advantages: Tensor, weights: Tensor) -> Tensor:
 
 
 def returns(rewards: Tensor, group_size: int) -> Tensor:
-    """The rewards (N,) themselves: without discount the return of every token of a response.
+    """The rewards (N,) themselves: as advantages, or without discount the return of every token of a response.
 
     Raises:
         AttnPOError: as `rloo_advantages`.
@@ -107,6 +107,8 @@ ESTIMATORS = {
     "grpo": grpo_advantages,
     "batch": centred_advantages,
     "reinforce_pp": returns,
+    "reward": returns,
 }
 """Estimators by name. `batch` is whitened over the batch (`batch_whitened`) once all parts of it are added, and so is
-`reinforce_pp` (`attnpo.method.credit.assign`), token by token, which compares with no group."""
+`reinforce_pp` (`attnpo.method.credit.assign`), token by token, which compares with no group. `reward`: the
+reward is the advantage."""

@@ -91,6 +91,9 @@ class Shaped:
     spans: Sequence[Sequence[Span]] | None = None
     """Of each response the ranges of tokens that earn more or less than its reward, by how much. The advantage of a
     token is then estimated over the group at its position, where a response that has ended still earns its reward."""
+    discount: float = 1.0
+    """What a reward is worth one token earlier, for the estimator `reinforce_pp` alone: what a range earns stands at
+    its last token, the reward of a response at the last one that is left of it."""
     bonus: Sequence[Sequence[Span]] | None = None
     """Of each response the ranges of tokens to whose advantage something is added."""
     sign: Literal["wrong", "both"] | None = None
@@ -151,7 +154,7 @@ def assign(
 
     Raises:
         AttnPOError: an unknown estimator, shapes that do not match, a correct that is not 0 or 1, a reward that is not
-            finite, or spans with the estimator `batch`, which whitens whole responses.
+            finite, spans with the estimator `batch`, which whitens whole responses, or a discount without returns.
     """
     if estimator not in ESTIMATORS:
         raise AttnPOError(f"estimator {estimator!r} is unknown: choose one of {', '.join(ESTIMATORS)}")
@@ -171,7 +174,10 @@ def assign(
         advantages = batch_whitened(advantages, truncate_at * keep)
     spans = shaped.spans
     if estimator == "reinforce_pp" and group_size > 1:
-        advantages, spans = whitened_returns(advantages, spans or [[] for _ in lengths], truncate_at * keep)
+        tokens, earned = truncate_at * keep, spans or [[] for _ in lengths]
+        advantages, spans = whitened_returns(advantages, earned, tokens, shaped.discount)
+    elif shaped.discount != 1 and estimator != "reinforce_pp":
+        raise AttnPOError(f"estimator {estimator!r} has no returns to discount: choose 'reinforce_pp', or discount 1")
     if shaped.sign is not None:
         advantages = _held(advantages, right, group_size, shaped.sign)
     offsets: list[list[Span]] = [[] for _ in lengths]
@@ -192,35 +198,52 @@ def assign(
 
 
 def whitened_returns(
-    rewards: Tensor, spans: Sequence[Sequence[Span]], tokens: Tensor
+    rewards: Tensor, spans: Sequence[Sequence[Span]], tokens: Tensor, discount: float = 1.0
 ) -> tuple[Tensor, list[list[Span]]]:
     """Returns of all tokens of a batch, less their mean, over their standard deviation: REINFORCE++ (2501.03262).
 
     As verl has it: sample variance over the tokens in the loss, epsilon 1e-8. Equal returns give exactly 0.
 
     Args:
-        rewards: (N,) the return of the tokens of each response.
-        spans: of each response the ranges of tokens with a return that differs, by how much.
+        rewards: (N,) that each response earns at its last token.
+        spans: of each response the ranges of tokens whose last one earns something, by how much; the tokens before it
+            have it in their return.
         tokens: (N,) that are in the loss; responses with 0 have no advantage.
+        discount: what a reward is worth one token earlier.
 
     Returns:
-        (N,) advantages, and the ranges with what is added to the advantage there.
+        (N,) advantages, as if the reward were the return, and the ranges with what is added to the advantage there.
     """
-    values, weights = [], []
-    for reward, of_row, n in zip(rewards.tolist(), spans, tokens.tolist(), strict=True):
-        cuts = sorted({0, int(n), *(min(place, int(n)) for start, end, _ in of_row for place in (start, end))})
-        for start, end in itertools.pairwise(cuts):
-            values.append(reward + sum(value for a, b, value in of_row if a <= start < b))
-            weights.append(float(end - start))
-    there, total = torch.tensor(values, dtype=torch.float64), sum(weights)
+    rows = zip(rewards.tolist(), spans, tokens.tolist(), strict=True)
+    pieces = [_returns(reward, of_row, int(n), discount) for reward, of_row, n in rows]
+    of_all = [piece for of_row in pieces for piece in of_row]
+    there = torch.tensor([value for _, _, value in of_all], dtype=torch.float64)
+    weight = torch.tensor([end - start for start, end, _ in of_all], dtype=torch.float64)
+    total = float(weight.sum())
     if total < 2 or bool((there == there[0]).all()):
         return torch.zeros_like(rewards), [[] for _ in spans]
-    weight = torch.tensor(weights, dtype=torch.float64)
     mean = float((there * weight).sum() / total)
     scale = float(((weight * (there - mean) ** 2).sum() / (total - 1) + 1e-8).rsqrt())
     advantages = ((rewards - mean) * scale).where(tokens > 0, 0.0)
-    kept = zip(spans, tokens.tolist(), strict=True)
-    return advantages, [[(a, b, value * scale) for a, b, value in of_row] if n else [] for of_row, n in kept]
+    return advantages, [
+        [(start, end, (value - reward) * scale) for start, end, value in of_row if value != reward]
+        for of_row, reward in zip(pieces, rewards.tolist(), strict=True)
+    ]
+
+
+def _returns(reward: float, spans: Sequence[Span], n: int, discount: float) -> list[Span]:
+    """The returns of the n tokens of a response that are in the loss, by ranges."""
+    if discount == 1:
+        cuts = sorted({0, n, *(min(place, n) for start, end, _ in spans for place in (start, end))})
+        return [
+            (start, end, reward + sum(value for a, b, value in spans if a <= start < b))
+            for start, end in itertools.pairwise(cuts)
+        ]
+    powers = discount ** torch.arange(max([n, *(end for _, end, _ in spans)]), dtype=torch.float64)
+    there = reward * powers[:n].flip(0)
+    for start, end, value in spans:
+        there[start:end] += value * powers[: end - start].flip(0)[: max(n - start, 0)]
+    return [(place, place + 1, value) for place, value in enumerate(there.tolist())]
 
 
 def _held(advantages: Tensor, right: Tensor, group_size: int, sign: str) -> Tensor:
@@ -463,6 +486,26 @@ def confidence_scores(
     """
     of_step = confidence_of_steps(logps, step_of_token, n_steps)
     return answer_tokens / total_tokens * torch.exp(of_step - logps[step_of_token >= 0].double().mean())
+
+
+GAIN = 0.2
+"""Gain of accuracy with which a step is kept whole: one right answer more of five."""
+
+
+def gain_scores(accuracies: Sequence[float], answer_tokens: int, total_tokens: int, enough: float = GAIN) -> Tensor:
+    """Step scores (K,) from what each step adds to the accuracy, in place of attention: an ablation of ours.
+
+    `S_k = |F| / total_tokens * max(acc_k - acc_{k-1}, 0) / enough`, acc_k the accuracy of answers behind the first k
+    steps. So at p = 1 a step that gains `enough` has the baseline score, and one that gains less is attenuated: VSRM's
+    signal (2508.10293) in AttnPO's formula. Where the answer is right without any thinking, all steps are.
+
+    Args:
+        accuracies: K + 1 of them, the first that of answers without thinking.
+        answer_tokens, total_tokens: as in `baseline_score`.
+        enough: see above, greater than 0.
+    """
+    behind = torch.tensor(list(accuracies), dtype=torch.float64)
+    return answer_tokens / total_tokens * behind.diff().clamp(min=0) / enough
 
 
 def _schedule_open(group_accuracy: float, global_step: int, config: CreditConfig) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attnpo.errors import AttnPOError, first_line
+from attnpo.rewards.adaptthink import adaptthink_rewards
 from attnpo.rewards.arlcp import arlcp_rewards
 from attnpo.rewards.autothink import autothink_rewards
 from attnpo.rewards.decs import decs_rewards
@@ -35,6 +36,7 @@ from attnpo.rewards.s_grpo import s_grpo_rewards
 from attnpo.rewards.shorter import shorter_rewards
 from attnpo.rewards.thinkprune import thinkprune_rewards
 from attnpo.rewards.tlmre import tlmre_rewards
+from attnpo.rewards.vsrm import split_points, vsrm_rewards
 
 
 class LengthReward(NamedTuple):
@@ -47,6 +49,11 @@ class LengthReward(NamedTuple):
     """Whether it takes tokens out of responses before the loss."""
     exits: bool = False
     """Whether its groups are one thinking that is stopped at several places (`attnpo.training.exits`)."""
+    openings: bool = False
+    """Whether its groups begin with given texts (`attnpo.training.openings`)."""
+    splits: Callable[..., list[int]] | None = None
+    """For rewards that take `prefixes`: from the text of a thinking, and some of the reward's arguments, to the
+    characters before which it is split."""
 
 
 REWARDS: dict[str, LengthReward] = {
@@ -56,6 +63,8 @@ REWARDS: dict[str, LengthReward] = {
     "arlcp": LengthReward(arlcp_rewards),
     "s_grpo": LengthReward(s_grpo_rewards, "centred", exits=True),
     "autothink": LengthReward(autothink_rewards, "grpo"),
+    "adaptthink": LengthReward(adaptthink_rewards, "reward", openings=True),
+    "vsrm": LengthReward(vsrm_rewards, "reinforce_pp", splits=split_points),
     "kimi": LengthReward(kimi_rewards),
     "thinkprune": LengthReward(thinkprune_rewards, "grpo"),
     "l1_exact": LengthReward(l1_exact_rewards, "grpo"),
@@ -80,6 +89,12 @@ def context_fields(name: str) -> set[str]:
     return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def arguments_of(function: Callable[..., Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that a function takes, a reward or its `splits`."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in args.items() if name in parameters}
+
+
 def shape_rewards(
     name: str, lengths: Tensor, correct: Tensor, group_size: int, args: Mapping[str, Any], context: Context
 ) -> Shaped:
@@ -89,7 +104,9 @@ def shape_rewards(
         AttnPOError: as the reward does.
     """
     known = {field: getattr(context, field) for field in context_fields(name)}
-    shaped = REWARDS[name].rewards(lengths, correct, group_size, **args, **known)
+    reward = REWARDS[name]
+    own = args if reward.splits is None else arguments_of(reward.rewards, args)
+    shaped = reward.rewards(lengths, correct, group_size, **own, **known)
     return shaped if isinstance(shaped, Shaped) else Shaped(shaped)
 
 
@@ -103,8 +120,10 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
         raise AttnPOError(f"arguments of reward {name!r}: {args!r:.80} is not a mapping; give names and values")
     if name not in REWARDS:
         raise AttnPOError(f"no reward {name!r}; there are {', '.join(REWARDS)}")
-    takes = set(inspect.signature(REWARDS[name].rewards).parameters) - context_fields(name)
-    takes -= {"lengths", "correct", "group_size"}
+    reward = REWARDS[name]
+    takes = set(inspect.signature(reward.rewards).parameters) - context_fields(name)
+    takes |= set() if reward.splits is None else set(inspect.signature(reward.splits).parameters)
+    takes -= {"lengths", "correct", "group_size", "thinking"}
     for key in args:
         if key not in takes:
             names = ", ".join(sorted(takes)) or "none"
@@ -118,10 +137,14 @@ def check_reward(name: str, args: Mapping[str, Any], group_size: int) -> None:
         sentence=lengths[:, None].expand(-1, 3),
         tail=lengths[:, None].expand(-1, 3),
         form=torch.ones(group_size, 2),
+        reference=torch.full((group_size,), 0.5),
+        prefixes=torch.ones(group_size, 2, 2),
     )
     for correct in (torch.ones(group_size), torch.zeros(group_size)):
         try:
             shaped = shape_rewards(name, lengths, correct, group_size, args, one_group)
+            if reward.splits is not None:
+                reward.splits("So.", **arguments_of(reward.splits, args))
         except AttnPOError:
             raise
         except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:

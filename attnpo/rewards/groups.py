@@ -37,6 +37,11 @@ class Context:
     """(N, 3) the thinking behind that sentence (`attnpo.grading.necessary.Tail`)."""
     form: Tensor | None = None
     """(N, 2) whether a response thinks, and whether it has an answer (`attnpo.grading.form.Form`)."""
+    reference: Tensor | None = None
+    """(N,) the accuracy of the untrained model on the response's problem."""
+    prefixes: Tensor | None = None
+    """(N, M, 2) at each split of a thinking the tokens before it and the accuracy of answers there, last those of the
+    whole thinking; NaN behind it."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the reward gave back as `Shaped.state` the last time; empty at first. Plain JSON: checkpoints carry it."""
 

@@ -441,8 +441,11 @@ def check_methods(profile: Profile) -> None:
         AttnPOError: the first setting that is wrong.
     """
     from attnpo.method.credit import CreditConfig
+    from attnpo.method.selection import SelectionConfig
     from attnpo.probing.labels import EXACT, has_oracle
     from attnpo.rewards import REWARDS, check_reward
+    from attnpo.training.exits import ExitConfig
+    from attnpo.training.settings import AnswerConfig
 
     for name in profile.methods:
         method, at = profile.method(name), f"{profile.path.name}: methods.{name}"
@@ -454,5 +457,8 @@ def check_methods(profile: Profile) -> None:
             key = "reward" if method.reward not in REWARDS else "reward_args"
             raise AttnPOError(f"{at}.{key}: {error}") from error
         build(CreditConfig, method.credit, profile.path.name, f"methods.{name}.credit")
+        for key, config in (("selection", SelectionConfig), ("exits", ExitConfig), ("answers", AnswerConfig)):
+            if getattr(method, key) is not None:
+                build(config, getattr(method, key), profile.path.name, f"methods.{name}.{key}")
         if method.attnpo and method.heads == "oracle" and not has_oracle(profile.data):
             raise AttnPOError(f"{at}.heads: oracle labels are known for {', '.join(EXACT)}, not {profile.data!r}")

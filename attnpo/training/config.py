@@ -23,11 +23,11 @@ from attnpo.rewards import REWARDS, check_reward
 from attnpo.sampling.vllm import OLDEST
 from attnpo.schema import STRICT, Count, Index, Options, build
 from attnpo.training.exits import ExitConfig
-from attnpo.training.settings import CreditOptions, GRPONumbers
+from attnpo.training.settings import AnswerConfig, CreditOptions, GRPONumbers, Openings
 
 T = TypeVar("T")
 
-STEP_SCORES = ("attention", "labels", "confidence")
+STEP_SCORES = ("attention", "labels", "confidence", "prefix_gain")
 VLLM_VERSIONS = (OLDEST, "0.31.0")
 """The first and the last version of vLLM that TRL 1.16 supports."""
 
@@ -44,6 +44,8 @@ class _Ours:
     credit: CreditOptions | None
     selection: Options | None
     exits: Options | None
+    answers: Options | None
+    openings: Openings | None
     scoring_batch_tokens: Count
     scoring_chunk_rows: Count
 
@@ -87,7 +89,7 @@ class AttnPOConfig(GRPOConfig):
         default="attention",
         metadata={
             "help": "'attention': the mean over the heads; 'labels': from the trainer's `step_labels`; 'confidence': "
-            "from the log-probabilities of the tokens."
+            "from the log-probabilities of the tokens; 'prefix_gain': from answers behind each step, see `answers`."
         },
     )
     phrases: str = field(default="corrected", metadata={"help": "Phrase set of the segmentation."})
@@ -113,6 +115,20 @@ class AttnPOConfig(GRPOConfig):
         metadata={
             "help": "Fields of `attnpo.training.exits.ExitConfig`, {} for its defaults: each group is one response and "
             "its thinking stopped at random places (S-GRPO). Default: a group is that many responses."
+        },
+    )
+    answers: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of `attnpo.training.settings.AnswerConfig`, such as {'samples': 5}: how answers behind a "
+            "part of a thinking are sampled, where they are asked for (VSRM, step_scores 'prefix_gain')."
+        },
+    )
+    openings: dict[str, float] | None = field(
+        default=None,
+        metadata={
+            "help": "Texts that the responses of a group begin with, and their shares, such as {'</think>': 0.5, "
+            "'Alright': 0.5} (AdaptThink); see `attnpo.training.openings`. Default: nothing is given."
         },
     )
     scoring_batch_tokens: int = field(
@@ -177,6 +193,14 @@ class AttnPOConfig(GRPOConfig):
                 "leave beta out"
             )
         self._check_exits()
+        self._check_openings()
+        if self.answers is not None and not self.asks_for_answers:
+            asking = " or ".join(name for name, reward in REWARDS.items() if reward.splits)
+            raise AttnPOError(
+                f"answers go with length_reward {asking}, or with attnpo and step_scores 'prefix_gain', but "
+                f"length_reward is {self.length_reward!r}, step_scores {self.step_scores!r}; leave answers out"
+            )
+        self.answer_config()
         self.credit_config()
         self.selection_config()
         self._refuse_unaligned_checkpoints()
@@ -197,6 +221,23 @@ class AttnPOConfig(GRPOConfig):
             raise AttnPOError(
                 "exits with loss 'all' under vLLM needs vllm_importance_sampling_correction=False: the words that stop "
                 "a thinking were not sampled"
+            )
+
+    def _check_openings(self) -> None:
+        """What a response is made to begin with was not sampled, and stands at its beginning."""
+        reward = REWARDS[self.length_reward]
+        if self.openings is None and reward.openings:
+            raise AttnPOError(
+                f"length_reward {self.length_reward!r} compares responses that were made to begin in several ways, but "
+                "openings is not set; give the texts, as {'</think>': 0.5, 'Alright': 0.5}"
+            )
+        if self.openings is not None and (self.exits is not None or reward.crops):
+            other = f"length_reward {self.length_reward!r} crops responses" if reward.crops else "exits is set"
+            raise AttnPOError(f"openings do not go with that, but {other}; leave one of them out")
+        if self.openings is not None and self.use_vllm and self.vllm_importance_sampling_correction:
+            raise AttnPOError(
+                "openings under vLLM need vllm_importance_sampling_correction=False: what responses are made to begin "
+                "with is corrected for already"
             )
 
     def _refuse_unaligned_checkpoints(self) -> None:
@@ -231,6 +272,20 @@ class AttnPOConfig(GRPOConfig):
             AttnPOError: as `credit_config`.
         """
         return None if self.selection is None else _built(SelectionConfig, self.selection, "selection")
+
+    @property
+    def asks_for_answers(self) -> bool:
+        """Whether answers behind parts of thinkings are sampled."""
+        by_gain = self.attnpo and self.step_scores == "prefix_gain"
+        return by_gain or REWARDS[self.length_reward].splits is not None
+
+    def answer_config(self) -> AnswerConfig:
+        """How answers behind parts of thinkings are sampled, where they are.
+
+        Raises:
+            AttnPOError: as `credit_config`.
+        """
+        return _built(AnswerConfig, self.answers or {}, "answers")
 
     def exit_config(self) -> ExitConfig | None:
         """How thinking is stopped early; None: it is not.

@@ -45,9 +45,18 @@ class Correctness:
         self.chains = {problem.id: problem for problem in problems if isinstance(problem, ChainProblem)}
 
     def __call__(
-        self, completion_ids: list[list[int]], answer: list[str], id: list[str], log_metric: Any, **more: Any
+        self,
+        completion_ids: list[list[int]],
+        answer: list[str],
+        id: list[str],
+        log_metric: Any,
+        rollouts: bool = True,
+        **more: Any,
     ) -> list[float]:
-        """One reward a completion, from its sampled ids. TRL passes the data set's columns by name."""
+        """One reward a completion, from its sampled ids. TRL passes the data set's columns by name.
+
+        Answers behind parts of a thinking come with `rollouts` False (`attnpo.training.answers`).
+        """
         texts = [text_of(ids, self.tokenizer) for ids in completion_ids]
         grades = self.grader.grade(texts, answer)
         counts = [phrase_counts(thinking_part(text)) for text in texts]
@@ -56,7 +65,7 @@ class Correctness:
         log_metric("grader/parse_failed", sum(grade.parse_failed for grade in grades) / len(grades))
         if self.chains:
             self._log_steps(texts, id, log_metric)
-        if self.rollouts is not None:
+        if self.rollouts is not None and rollouts:
             asked = [prompt[-1]["content"] for prompt in more["prompts"]]
             rows = [
                 {"id": one, "asked": text, "answer": gold} for one, text, gold in zip(id, asked, answer, strict=True)

@@ -37,6 +37,10 @@ def _target_length(of: Rollouts) -> list[float]:
     return [float(length) for length in of.column("target_length", "the length told in each prompt")]
 
 
+def _reference(of: Rollouts) -> list[float]:
+    return [float(share) for share in of.column("reference", "the untrained model's accuracy on each problem")]
+
+
 def _repeats(of: Rollouts) -> list[bool]:
     return [repeats_itself(response) for response in of.ids]
 
@@ -64,6 +68,7 @@ def _form(of: Rollouts) -> list[list[int]]:
 
 _MEASURES: dict[str, Callable[[Rollouts], list[Any]]] = {
     "target_length": _target_length,
+    "reference": _reference,
     "repeats": _repeats,
     "reflections": _reflections,
     "form": _form,

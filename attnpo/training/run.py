@@ -29,6 +29,7 @@ from attnpo.method.steps import token_bytes_table
 from attnpo.probing.labels import BY_TEXT, check_labels
 from attnpo.probing.settings import LabelSource, Source, StepsSection
 from attnpo.problems.problem import Problem
+from attnpo.rewards import context_fields
 from attnpo.sampling.models import (
     checkpoint_dtype,
     context_of,
@@ -42,6 +43,7 @@ from attnpo.testbed import load_problems
 from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
+from attnpo.training.reference import add_reference
 from attnpo.training.rollouts import ROLLOUTS_FILE, RolloutFile
 from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
@@ -180,6 +182,8 @@ def training_config(
         "credit": method.credit,
         "selection": method.selection,
         "exits": method.exits,
+        "answers": method.answers,
+        "openings": method.openings,
         "phrases": method.phrases or steps.phrases,
         "min_step_chars": steps.min_chars,
         "lone_trigger_chars": steps.lone_trigger_chars,
@@ -245,7 +249,8 @@ def run_training(
         heads_file: the probe's heads.json, for methods that take its top or worst heads.
         default_heads: how many heads, where the method has no `n_heads`.
         out_dir: gets `model/`, `log.jsonl` (a line a step), `rollouts.jsonl` and `snapshots/STEP/` if they are wanted,
-            and `checkpoints/`, which the caller deletes when it needs no resuming any more.
+            `reference.json` if the reward compares with the untrained model, and `checkpoints/`, which the caller
+            deletes when it needs no resuming any more.
 
     Returns:
         the model's folder.
@@ -295,6 +300,8 @@ def run_training(
         trainer.add_callback(ProgressLine())
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
+        if "reference" in context_fields(method.reward):
+            add_reference(trainer, out_dir / "reference.json", method.reference_samples)
         if checkpoint is not None:
             logger.info("going on from %s", checkpoint.name)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

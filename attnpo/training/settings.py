@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from attnpo.method.steps import THINK_END
 from attnpo.probing.settings import HeadList, Phrases
 from attnpo.schema import STRICT, Count, Index, NotNegative, Options, Positive, Seed, TopP
 
@@ -66,6 +67,8 @@ _OURS = {
     "credit": "set credit",
     "selection": "set selection of the method",
     "exits": "set exits of the method",
+    "answers": "set answers of the method",
+    "openings": "set openings of the method",
     "phrases": "set steps.phrases",
     "min_step_chars": "set steps.min_chars",
     "lone_trigger_chars": "set steps.lone_trigger_chars",
@@ -78,6 +81,12 @@ _OF_TRAIN = {
     "max_completion_length": "max_completion_tokens",
 }
 """Arguments that a single method may set, and the keys of `train` for all of them."""
+
+
+def _whole(shares: dict[str, float]) -> dict[str, float]:
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"{shares} have shares of {sum(shares.values()):g} in all; make them 1")
+    return shares
 
 
 def _of_trl(grpo: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +106,10 @@ def _of_all_methods(grpo: dict[str, Any]) -> dict[str, Any]:
 
 CreditOptions = Annotated[Options, AfterValidator(_variant)]
 """Fields of `attnpo.method.credit.CreditConfig`."""
+
+
+Openings = Annotated[dict[Annotated[str, Field(min_length=1)], Positive], AfterValidator(_whole)]
+"""Texts that responses begin with, and the share of a group that begins with each, 1 in all."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -147,6 +160,22 @@ class TargetLengthSection:
         return f"{problem} {self.text.replace('{n}', str(n))}"
 
 
+@dataclass(frozen=True, config=STRICT)
+class AnswerConfig:
+    """How answers behind a beginning are sampled; the defaults are those of VSRM's published code [C]."""
+
+    words: str = THINK_END
+    """What is put behind the beginning; the model goes on with its answer."""
+    samples: Count = 5
+    """Answers behind each beginning."""
+    temperature: Positive = 0.6
+    top_p: TopP = 0.95
+    max_tokens: Count = 768
+    """Budget of an answer."""
+    batch_size: Count = 128
+    """Answers that a process generates at once; vLLM fills its batches by itself."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MethodSection:
     """One trained row of the table."""
@@ -159,7 +188,7 @@ class MethodSection:
     reward: str
     """A name in `attnpo.rewards.REWARDS`."""
     reward_args: Options = field(default_factory=dict)
-    estimator: Literal["rloo", "centred", "grpo", "batch", "reinforce_pp"] | None = None
+    estimator: Literal["rloo", "centred", "grpo", "batch", "reinforce_pp", "reward"] | None = None
     """How rewards become advantages, see `attnpo.method.advantages.ESTIMATORS`; null: the one that the reward comes
     with."""
     grpo: Annotated[Options, AfterValidator(_of_trl)] = field(default_factory=dict)
@@ -179,10 +208,21 @@ class MethodSection:
     exits: Options | None = None
     """Fields of `attnpo.training.exits.ExitConfig`: a group is one response and its thinking stopped at random places
     (S-GRPO), with reward `s_grpo` alone; null: a group is that many responses."""
-    heads: Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence"] | HeadList = "top"
+    openings: Openings | None = None
+    """Texts that the responses of a group begin with in training, by their shares, as in AdaptThink
+    `{"</think>": 0.5, "Alright": 0.5}`, see `attnpo.training.openings`; null: nothing is given."""
+    reference_samples: Count = 16
+    """Responses of the untrained model to each problem, where the reward compares with its accuracy (`adaptthink`)."""
+    answers: Options | None = None
+    """Fields of `AnswerConfig`: how answers behind parts of a thinking are sampled, where `reward` or `heads` ask for
+    them (`vsrm`, `prefix_gain`); null: as in VSRM's published code."""
+    heads: (
+        Literal["top", "worst", "random", "all", "oracle", "first_answer", "confidence", "prefix_gain"] | HeadList
+    ) = "top"
     """`top`, `worst`: the probe's best or worst heads; `random`: drawn by the run's seed; `all`: every head of the
     model; or a list of [layer, head], both from 0. In place of attention: `oracle`, `first_answer`: labels, 1 for an
-    essential step (`attnpo.method.credit.oracle_scores`); `confidence`: log-probabilities (`confidence_scores`)."""
+    essential step (`attnpo.method.credit.oracle_scores`); `confidence`: log-probabilities (`confidence_scores`);
+    `prefix_gain`: accuracy of answers behind each step (`gain_scores`), sampled as `answers` says."""
     n_heads: Count | None = None
     """How many heads, for `top`, `worst` and `random`; null: `probe.heads`."""
     phrases: Phrases | None = None
@@ -207,7 +247,7 @@ class MethodSection:
         """What the trainer scores steps by: `attention`, or what `heads` names in its place."""
         if self.heads == "oracle" or self.heads == "first_answer":
             return "labels"
-        return "confidence" if self.heads == "confidence" else "attention"
+        return self.heads if self.heads == "confidence" or self.heads == "prefix_gain" else "attention"
 
     @property
     def needs_probe(self) -> bool:

@@ -24,6 +24,8 @@ The mathematics is `attnpo.method.credit` (`assign`, `rescale`); a port to anoth
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import random
 import time
@@ -48,6 +50,7 @@ from attnpo.method.credit import (
     Shaped,
     assign,
     confidence_scores,
+    gain_scores,
     oracle_scores,
     rescale,
     token_offsets,
@@ -55,8 +58,9 @@ from attnpo.method.credit import (
 from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
-from attnpo.rewards import Context, context_fields, shape_rewards
+from attnpo.rewards import REWARDS, Context, arguments_of, context_fields, shape_rewards
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.training.answers import accuracies, as_table, not_correctness, split_places, step_places
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
 from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
@@ -65,6 +69,7 @@ from attnpo.training.config import AttnPOConfig
 from attnpo.training.cropping import cropped
 from attnpo.training.exits import EarlyExits
 from attnpo.training.measured import Rollouts, measured, needs_bytes
+from attnpo.training.openings import Openings
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -113,10 +118,18 @@ class AttnPOTrainer(GRPOTrainer):
         self._step_labels = step_labels
         by_step = self.args.attnpo or self.selection_config is not None
         exits = self.args.exit_config()
-        by_step = by_step or exits is not None or needs_bytes(context_fields(self.args.length_reward))
+        by_step = (
+            by_step
+            or exits is not None
+            or self.args.asks_for_answers
+            or needs_bytes(context_fields(self.args.length_reward))
+        )
         self._bytes_table = token_bytes_table(self._tokenizer) if by_step else []
         if exits is not None:
             self.rollout_func = EarlyExits(exits, self._bytes_table)
+        self._openings: Openings | None = None
+        if self.args.openings is not None:
+            self.rollout_func = self._openings = Openings(self.args.openings, self._tokenizer)
         if self.args.attnpo:
             warn_without_think_end(self._tokenizer, self._bytes_table)
         self._n_scored = 0
@@ -150,10 +163,7 @@ class AttnPOTrainer(GRPOTrainer):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         correct, training = rewards_per_func[:, 0].double(), self.model.training
         if not bool(((correct == 0) | (correct == 1)).all()):
-            bad = correct[(correct != 0) & (correct != 1)][0].item()
-            raise AttnPOError(
-                f"the first reward function must return correctness, 0 or 1, but returned {bad}; put others after it"
-            )
+            raise not_correctness(correct[(correct != 0) & (correct != 1)][0].item())
         lengths = self._gathered([len(ids) for ids in completion_ids_list])
         shaped = self._shape(lengths, correct, inputs, completion_ids_list)
         if training and shaped.state is not None:
@@ -209,6 +219,9 @@ class AttnPOTrainer(GRPOTrainer):
         if self.selection_config is not None and self.model.training:
             factors = self._selected(output, ids, credit.correct[local], self.selection_config)
             output["advantages"] *= factors.to(output["advantages"])
+        if self._openings is not None and self.model.training:
+            texts = [row["opening"] for row in inputs]
+            output["old_per_token_logps"] = self._openings.as_sampled(self._sampled_logps(output), texts)
         if credit.crops is not None and self.model.training:
             output = self._cropped(output, credit.crops[local])
         return output
@@ -264,15 +277,37 @@ class AttnPOTrainer(GRPOTrainer):
         """The length reward of the gathered rollouts."""
         name = self.args.length_reward
         of_each = measured(context_fields(name), Rollouts(name, inputs, ids, self._tokenizer, self._bytes_table))
+        known = {field: self._gathered(values) for field, values in of_each.items()}
+        if REWARDS[name].splits is not None and self.model.training:
+            known["prefixes"] = self._prefixes(inputs, ids)
         context = Context(
             step=self.state.global_step + 1,
             total_steps=max(self.state.max_steps, 1),
             seed=self.args.seed,
             training=self.model.training,
             state=self.reward_state,
-            **{field: self._gathered(values) for field, values in of_each.items()},
+            **known,
         )
         return shape_rewards(name, lengths, correct, self._group_size(), self.args.length_reward_args or {}, context)
+
+    def _prefixes(self, inputs: list[dict[str, Any]], ids: list[list[int]]) -> torch.Tensor:
+        """`Context.prefixes` of the gathered rollouts: answers are sampled behind the splits of each thinking."""
+        splits = REWARDS[self.args.length_reward].splits
+        assert splits is not None
+        split = functools.partial(splits, **arguments_of(splits, self.args.length_reward_args or {}))
+        places = [split_places(response, self._bytes_table, split) for response in ids]
+        found = self._answered(inputs, ids, dict(enumerate(places)))
+        width = int(self._gathered([max(map(len, places))]).max())
+        table = as_table(places, found, width).to(self.accelerator.device)
+        return self.accelerator.gather(table)
+
+    def _answered(
+        self, inputs: list[dict[str, Any]], ids: list[list[int]], places: Mapping[int, Sequence[int]]
+    ) -> list[float]:
+        """The accuracy of answers behind so many tokens of the rows, those of a row side by side."""
+        asked = [(row, place) for row, of_row in places.items() for place in of_row]
+        rows, begun = [inputs[row] for row, _ in asked], [ids[row][:place] for row, place in asked]
+        return accuracies(self, rows, begun, self.args.answer_config())
 
     def _keep_in_loss(self, output: dict[str, Any], loss_tokens: torch.Tensor) -> None:
         """Take all but the first `loss_tokens` (B,) of each response out of the loss and out of its token count."""
@@ -302,6 +337,11 @@ class AttnPOTrainer(GRPOTrainer):
         elif self.args.step_scores == "confidence":
             logps = self._sampled_logps(output)
             scores = {row: _confidence(logps[row], s, len(prompts[row])) for row, s in aligned.items()}
+        elif self.args.step_scores == "prefix_gain":
+            places = {row: step_places(s) for row, s in aligned.items()}
+            behind = iter(self._answered(inputs, ids, places))
+            of_row = {row: list(itertools.islice(behind, len(places[row]))) for row in aligned}
+            scores = {row: _gain(of_row[row], s, len(prompts[row])) for row, s in aligned.items()}
         else:
             scores = self._attention_scores({row: Response(prompts[row], ids[row], s) for row, s in aligned.items()})
         self._scoring_seconds += time.perf_counter() - start
@@ -479,6 +519,11 @@ def _confidence(logps: torch.Tensor, steps: TokenSteps, prompt_tokens: int) -> t
     tokens = torch.tensor(steps.step_of_token, device=logps.device)
     answer = steps.answer[1] - steps.answer[0]
     return confidence_scores(logps[: len(tokens)], tokens, len(steps.steps), answer, prompt_tokens + len(tokens))
+
+
+def _gain(accuracies: list[float], steps: TokenSteps, prompt_tokens: int) -> torch.Tensor:
+    """Step scores (K,) of a response from the K + 1 accuracies around its steps."""
+    return gain_scores(accuracies, steps.answer[1] - steps.answer[0], prompt_tokens + len(steps.step_of_token))
 
 
 def _dropout_of(module: torch.nn.Module) -> float:

@@ -194,3 +194,22 @@ def test_returns_are_whitened_over_the_tokens_of_the_batch() -> None:
     equal = assign(Shaped(rewards * 0 + 0.9), lengths, rewards, 2, "reinforce_pp")
     assert not equal.advantages.any()
     assert not assign(Shaped(rewards), lengths, rewards, 1, "reinforce_pp").advantages.any()
+
+
+def test_returns_are_discounted_from_the_token_that_earns() -> None:
+    # Half a token earlier: a response of 3 tokens earns 1 at its last one, and .8 at its second.
+    rewards, lengths = torch.tensor([1.0, 0.0], dtype=torch.float64), torch.tensor([3, 2])
+    shaped = Shaped(rewards, spans=[[(0, 2, 0.8)], []], discount=0.5)
+    credit = assign(shaped, lengths, rewards, 2, "reinforce_pp")
+    at_tokens = credit.advantages[:, None] + token_offsets(credit.offsets, 3)
+    plain = torch.tensor([0.25 + 0.4, 0.5 + 0.8, 1, 0, 0], dtype=torch.float64)
+    expected = (plain - plain.mean()) / plain.std()
+    torch.testing.assert_close(torch.cat([at_tokens[0], at_tokens[1, :2]]), expected, rtol=1e-7, atol=0)
+    # What a range earns may stand behind the tokens that are left: they have less of it, the farther it is.
+    cut = Shaped(rewards, spans=[[(0, 3, 0.8)], []], discount=0.5, truncate_at=torch.tensor([2, 2]))
+    credit = assign(cut, lengths, rewards, 2, "reinforce_pp")
+    at_tokens = credit.advantages[:, None] + token_offsets(credit.offsets, 2)
+    plain = torch.tensor([0.5 + 0.2, 1 + 0.4, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(at_tokens.flatten(), (plain - plain.mean()) / plain.std(), rtol=1e-7, atol=0)
+    with pytest.raises(AttnPOError, match="estimator 'rloo' has no returns to discount"):
+        assign(shaped, lengths, rewards, 2)

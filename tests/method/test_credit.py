@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from places import GOLDEN
 
 from attnpo.errors import AttnPOError
-from attnpo.method.credit import CreditConfig, baseline_score, confidence_scores, step_gammas, token_gammas
+from attnpo.method.credit import CreditConfig, baseline_score, confidence_scores, gain_scores, step_gammas, token_gammas
 
 VECTORS = json.loads((GOLDEN / "credit.json").read_text())
 # The golden vectors come from the same formulas in float64; only the order of the operations may differ.
@@ -169,6 +169,19 @@ def test_uniform_attention_scores_the_baseline_over_its_difficulty(answer, total
     assert baseline_score(p, answer, total) == p**2 * (answer / total)
     assert gammas_of([answer / total] * 3, advantage=1.0, p=1.0, answer=answer, total=total) == [1, 1, 1]
     assert gammas_of([answer / total] * 3, advantage=-1.0, p=1.0, answer=answer, total=total) == [1, 1, 1]
+
+
+def test_gain_in_place_of_attention() -> None:
+    """Against values by hand: gains of .1, .2, -.3 and .75 are .5, 1, 0 and 3.75 of what keeps a step whole."""
+    found = gain_scores([0.25, 0.35, 0.55, 0.25, 1.0], 3, 12)
+    base = baseline_score(1.0, 3, 12)
+    assert found.tolist() == pytest.approx([base / 2, base, 0, base * 3.75], rel=1e-12)
+    config = CreditConfig(schedule=False)
+    assert step_gammas(found, 1.0, 1.0, 3, 12, 1, config).tolist() == pytest.approx([0.5, 1, 0, 1], rel=1e-9)
+    # At p = .5 the baseline is a quarter: under NA all that gain more than .05 are spared.
+    assert step_gammas(found, -1.0, 0.5, 3, 12, 1, config).tolist() == [0, 0, 1, 0]
+    assert gain_scores([1.0, 1.0], 3, 12).tolist() == [0]
+    assert gain_scores([0.5, 0.75], 3, 12, enough=0.25).tolist() == [base]
 
 
 def test_confidence_in_place_of_attention() -> None:

@@ -13,12 +13,12 @@ from places import ROOT
 from small_rewards import SMALL
 
 from attnpo.errors import AttnPOError
-from attnpo.method.advantages import batch_whitened, grpo_advantages
+from attnpo.method.advantages import ESTIMATORS, batch_whitened, grpo_advantages
 from attnpo.rewards import REWARDS, Context, Shaped, check_reward, context_fields, shape_rewards
 from attnpo.rewards.adaptive_target import smallest_target
 from attnpo.rewards.reflections import count_reflections
 from attnpo.rewards.repetition import repeats_itself
-from attnpo.rewards.vsrm import step_rewards, vsrm_rewards
+from attnpo.rewards.vsrm import split_points, step_rewards, vsrm_rewards
 
 # Formulas in float64: only the order of the operations may differ from the hand's.
 TOLERANCE = 1e-12
@@ -244,6 +244,20 @@ def test_depo_rewards_short_correct_responses_and_lowers_what_is_left_of_the_adv
             shaped("depo", [1], [1], tail=tails[:1], **wrong)
 
 
+def test_adaptthink_compares_with_the_untrained_model_and_pays_for_not_thinking() -> None:
+    form = torch.tensor([[1, 1], [0, 1], [1, 1], [0, 0]])
+    reference = torch.tensor([0.5, 0.5, 0.25, 1.0])
+    found = rewards("adaptthink", [9] * 4, [1, 1, 0, 0], form=form, reference=reference)
+    assert found == [0.5, 0.55, -0.25, -0.95]
+    assert rewards("adaptthink", [9], [1], form=form[1:2], reference=reference[:1], delta=0) == [0.5]
+    # They are the advantages.
+    plain = torch.tensor([0.5, 0.55, -0.25, -0.95], dtype=torch.float64)
+    assert torch.equal(ESTIMATORS[REWARDS["adaptthink"].estimator](plain, 2), plain)
+    for wrong in ({"delta": -0.1}, {"reference": None}, {"reference": torch.tensor([1.5])}, {"form": None}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("adaptthink", [1], [1], **{"form": form[:1], "reference": reference[:1]} | wrong)
+
+
 def test_vsrm_pays_steps_that_change_the_accuracy_of_the_answer() -> None:
     # .2 -> .2 -> .2 -> .8 -> .6: nothing for two steps, whose next change is 2 and 1 steps away, then +.6 and -.2.
     assert step_rewards([0.2, 0.2, 0.2, 0.8, 0.6], 0.7, 4) == pytest.approx([0.6 * 0.49, 0.6 * 0.7, 0.6, -0.2])
@@ -259,8 +273,30 @@ def test_vsrm_pays_steps_that_change_the_accuracy_of_the_answer() -> None:
     # The reward of step 1 stands at token 3, that of step 2 (nothing changes any more) is none.
     assert found.spans == [[(0, 4, pytest.approx(0.5))], [], []]
     assert vsrm_rewards(lengths, correct, 3, prefixes=prefixes, training=False).spans is None
+    # At the end of step 1, which is token 6, the step is credited too.
+    found = vsrm_rewards(lengths, correct, 3, at="end", discount=0.5, prefixes=prefixes)
+    assert found.spans == [[(0, 7, pytest.approx(0.5))], [], []]
+    assert found.discount == 0.5
+    for wrong in ({"decay": -1}, {"lookahead": -1}, {"discount": 0}, {"discount": 1.5}, {"at": "middle"}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            shaped("vsrm", [1], [1], prefixes=prefixes[:1], **wrong)
     with pytest.raises(AttnPOError, match="needs `prefixes`"):
         vsrm_rewards(lengths, correct, 3)
+
+
+def test_vsrm_splits_before_the_sentences_with_triggers() -> None:
+    text = "So one. Two but three! Four, hold\nOn we go? attributes, HOWEVER. Hold on. Done."
+    # `So` has no sentence before it; `but` splits behind `one.`, `HOWEVER` and the `but` of a word behind `go?`.
+    assert split_points(text, 0, 0) == [0, 7, 43, 64]
+    assert [text[at:][:4] for at in split_points(text, 0, 0)] == ["So o", " Two", " att", " Hol"]
+    assert split_points(text, 8, 0) == [43, 64]  # none before character 8
+    assert split_points(text, 7, 30) == [7, 43]  # 64 is 21 behind 43
+    assert split_points(text, 7, 36) == [7, 43] and split_points(text, 7, 37) == [7, 64]
+    assert split_points("a wait", 1, 0) == split_points("", 0, 0) == split_points("Nothing. Here.", 0, 0) == []
+    for wrong in ({"first": -1}, {"apart": -1}):
+        with pytest.raises(AttnPOError, match=next(iter(wrong))):
+            check_reward("vsrm", wrong, 4)
+    check_reward("vsrm", {"first": 3, "apart": 4, "decay": 0.5}, 4)
 
 
 def test_s_grpo_halves_the_reward_of_each_further_right_answer() -> None:
@@ -493,6 +529,8 @@ def on_group(name: str, lengths: list[int], correct: list[int], order: list[int]
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])[order]
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])[order]
     context["form"] = torch.tensor([[n % 3 > 0, n % 5 > 0] for n in lengths]).int()[order]
+    context["reference"] = torch.full((len(lengths),), 0.25)
+    context["prefixes"] = torch.tensor([[[n // 3, n % 2 / 2], [n // 2, n % 3 / 2]] for n in lengths])[order]
     return shaped(name, *picked, total_steps=10, **context, **SMALL.get(name, {}), **changes)
 
 
@@ -559,6 +597,7 @@ def test_groups_do_not_see_each_other(name: str) -> None:
     context["sentence"] = torch.tensor([[n // 3, n // 2, 1] for n in lengths])
     context["tail"] = torch.tensor([[n // 3, n // 2, n % 4] for n in lengths])
     context["form"] = torch.ones(8, 2)
+    context["prefixes"], context["reference"] = torch.ones(8, 2, 2), torch.full((8,), 0.25)
     together = shaped(name, lengths, correct, 4, **context, **SMALL.get(name, {}))
     for start in (0, 4):
         part = slice(start, start + 4)
@@ -572,6 +611,7 @@ def test_shapes_and_values_are_checked(name: str) -> None:
     context = {"target_length": torch.ones(4), "repeats": torch.zeros(4, dtype=torch.bool)}
     context |= {"reflections": torch.ones(4), "necessary": torch.ones(4, 4)}
     context |= {"sentence": torch.ones(4, 3), "tail": torch.ones(4, 3), "form": torch.ones(4, 2)}
+    context["prefixes"], context["reference"] = torch.ones(4, 2, 2), torch.full((4,), 0.25)
     with pytest.raises(AttnPOError, match="groups of 3"):
         shaped(name, [1, 2, 3, 4], [1, 0, 1, 0], 3, **SMALL.get(name, {}), **context)
     with pytest.raises(AttnPOError, match="correct holds 2"):

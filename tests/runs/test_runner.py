@@ -151,6 +151,9 @@ def test_artefacts_and_seeds_of_methods_decide_the_plan(tmp_path: Path, world: d
             {"label": "x", "reward": "rloo", "attnpo": True, "heads": "oracle"},
             r"methods\.x\.heads: oracle labels are known for testbed, testbed-large, not 'some\.jsonl'",
         ),
+        ({"label": "x", "reward": "rloo", "answers": {"samples": 0}}, r"methods\.x\.answers\.samples: 0 must be"),
+        ({"label": "x", "reward": "s_grpo", "exits": {"loss": "x"}}, r"methods\.x\.exits\.loss: 'x' is not"),
+        ({"label": "x", "reward": "rloo", "selection": {"shares": 1}}, r"methods\.x\.selection\.shares: unknown key"),
     ],
 )
 def test_wrong_methods_are_found_before_anything_runs(tmp_path: Path, method: dict[str, Any], message: str) -> None:

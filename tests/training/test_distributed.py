@@ -89,6 +89,25 @@ def test_cuts_drops_and_whitening_are_over_all_processes(tmp_path: Path) -> None
     assert torch.allclose(found.double(), batch_whitened(centred, weights), atol=1e-5)  # float32 advantages
 
 
+def test_processes_ask_for_as_many_answers_as_they_need(tmp_path: Path) -> None:
+    launch(Path(__file__).with_name("answers_worker.py"), str(tmp_path))
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert [rank["uneven"] for rank in ranks] == [[3, 0, 0], [1, 2, 0]]
+    # The group of eight lies on both, and begins with the texts in order.
+    assert [rank["openings"] for rank in ranks] == [[["</think>"] * 4] * 3, [["First,"] * 4] * 3]
+    assert ranks[0]["prefixes"] == ranks[1]["prefixes"]
+    for of_step in ranks[0]["prefixes"]:
+        assert len(of_step) == 8
+        assert all(value == -1 for of_row in of_step[:4] for place in of_row for value in place)  # they do not think
+    assert any(value != -1 for of_step in ranks[0]["prefixes"] for of_row in of_step[4:] for p in of_row for value in p)
+    # Of three steps the three problems, answered by one process or the other.
+    known = json.loads((tmp_path / "reference.json").read_text())["accuracy"]
+    assert len(known) == 3 and set(known.values()) <= {0, 0.5, 1}
+    assert ranks[0]["reference"] == ranks[1]["reference"]
+    assert sorted(value for value in ranks[0]["reference"] if value is not None) == sorted(known.values())
+    assert ranks[0]["steps"] == ranks[1]["steps"] == 3
+
+
 @pytest.mark.parametrize("forward", ["short", "full"])
 def test_groups_that_lie_on_two_processes_are_rewarded_as_one(tmp_path: Path, forward: str) -> None:
     ranks = run_on_two_processes(tmp_path, forward, "tlmre")

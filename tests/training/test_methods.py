@@ -25,15 +25,26 @@ from attnpo.method.selection import paragraph_of_token
 from attnpo.method.steps import split_at_think_end, token_bytes_table
 from attnpo.probing.labels import oracle_labels
 from attnpo.rewards import REWARDS, LengthReward, Shaped
+from attnpo.rewards.vsrm import step_rewards
 from attnpo.testbed import MODEL_DIR, problems
+from attnpo.training.answers import accuracies, as_table, split_places
 from attnpo.training.exits import exit_places
 from attnpo.training.measured import Rollouts, measured
+from attnpo.training.openings import opening_of
+from attnpo.training.reference import add_reference, trained_on
+from attnpo.training.settings import AnswerConfig
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
 
 ITEMS = {p.id: p for p in problems.load("train") if p.chain <= 2}
 BY_LENGTH = sorted(list(ITEMS.values())[:40], key=lambda item: len(item.text))
 ROWS = [  # prompts of different lengths
-    {"prompt": [{"role": "user", "content": item.text}], "answer": item.answer, "id": item.id, "target_length": 40}
+    {
+        "prompt": [{"role": "user", "content": item.text}],
+        "answer": item.answer,
+        "id": item.id,
+        "target_length": 40,
+        "reference": 0.25,
+    }
     for item in [*BY_LENGTH[:4], *BY_LENGTH[-4:]]
 ]
 SETTINGS: dict[str, Any] = {
@@ -95,13 +106,18 @@ def watched(trainer: AttnPOTrainer) -> list[dict[str, Any]]:
     return seen
 
 
-CASES = [(name, False) for name in REWARDS] + [("dler", True), ("dot", True), ("diet", True)]
+CASES = [(name, False) for name in REWARDS]
+CASES += [(name, True) for name in ("dler", "dot", "diet", "vsrm", "adaptthink")]
 
 
 @pytest.mark.parametrize(("name", "attnpo"), CASES)
 def test_every_method_trains(tmp_path: Path, name: str, attnpo: bool) -> None:
     small = SMALL.get(name, {}) | ({"limit": 120} if name == "dler" else {})
     room: dict[str, Any] = {"exits": {}} if REWARDS[name].exits else {}
+    if REWARDS[name].splits:
+        room = {"answers": {"samples": 2, "max_tokens": 32}}
+    if REWARDS[name].openings:
+        room = {"openings": {"</think>": 0.5, "First,": 0.5}}
     if name in ("dler", "autothink"):  # what is cut is wrong or has no answer, and all cut teaches nothing
         room = {"max_completion_length": 160}
     trainer = made(tmp_path, every_other, length_reward=name, length_reward_args=small, attnpo=attnpo, **room)
@@ -565,6 +581,261 @@ def test_early_exits_hand_on_the_log_probabilities_that_a_backend_gives(tmp_path
     for ids, logps, mask in zip(found["completion_ids"], found["logprobs"], found["env_mask"], strict=True):
         assert len(ids) == len(logps) == len(mask)
         assert all(logp == -token for token, logp, mine in zip(ids, logps, mask, strict=True) if mine)
+
+
+def test_answers_behind_beginnings_are_sampled_and_graded_as_they_are_asked_for(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def every_third(completions: list[Any], **columns: Any) -> list[float]:
+        asked.update(columns, completions=completions)
+        columns["log_metric"]("never", 1.0)
+        return [float(i % 3 == 0) for i in range(len(completions))]
+
+    trainer = made(tmp_path, every_third)
+    tokenizer = trainer.processing_class
+    begun = [tokenizer("First, 3 + 4 = 7.\n", add_special_tokens=False)["input_ids"], [], [5, 6]]
+    config = AnswerConfig(words="</think>\n", samples=4, temperature=0.01, top_p=0.9, max_tokens=12, batch_size=5)
+    before = trainer.generation_config.to_dict()
+    found = accuracies(trainer, [ROWS[0], ROWS[1], ROWS[0]], begun, config)
+    assert found == [0.5, 0.25, 0.25]  # of twelve answers the numbers 0, 3, then 6, then 9
+    assert trainer.generation_config.to_dict() == before
+    assert "never" not in trainer._metrics["train"]
+    assert asked["answer"] == [ROWS[row]["answer"] for row in (0, 1, 0) for _ in range(4)]
+    words = tokenizer("</think>\n", add_special_tokens=False)["input_ids"]
+    for i, start in enumerate(begun):
+        of_start = asked["completion_ids"][4 * i : 4 * i + 4]
+        assert all(ids == of_start[0] for ids in of_start)  # at this temperature
+        given = [*start, *words]
+        assert of_start[0][: len(given)] == given and 1 <= len(of_start[0]) - len(given) <= 12
+        assert asked["completions"][4 * i][0]["content"] == tokenizer.decode(of_start[0], skip_special_tokens=True)
+    assert accuracies(trainer, [], [], config) == []
+    trainer.reward_funcs = [lambda completions, **_: [0.5] * len(completions)]
+    with pytest.raises(AttnPOError, match="must return correctness, 0 or 1, but returned 0.5"):
+        accuracies(trainer, ROWS[:1], [[]], config)
+    trainer.reward_funcs = [torch.nn.Identity()]
+    with pytest.raises(AttnPOError, match="make the first reward function a plain one"):
+        accuracies(trainer, ROWS[:1], [[]], config)
+
+
+def test_splits_of_a_thinking_are_places_between_its_tokens() -> None:
+    table = [b"ab", b"c", "\u00e9d".encode(), b"</think>", b"e"]
+    ids = [0, 1, 2, 0, 3, 4]  # abc\u00e9dab, then the answer; the places are 0, 2, 3, 5 and 7 characters
+    assert split_places(ids, table, lambda text: [0, 1, 2, 3, 4, 5, 7]) == [0, 1, 2, 3, 4]
+    assert split_places(ids, table, lambda text: [7]) == []  # nothing is behind it
+    assert split_places(ids[:4], table, lambda text: [len(text) - 2]) == [3, 4]
+    found = as_table([[2, 4], [], [3]], [0.5, 1.0, 0.25], 2).tolist()
+    assert found[0] == [[2, 0.5], [4, 1]] and found[2][0] == [3, 0.25]
+    assert all(math.isnan(value) for row in (*found[1], found[2][1]) for value in row)
+
+
+def test_vsrm_credits_what_stands_before_a_step_that_changes_the_answer(tmp_path: Path) -> None:
+    settings = {"length_reward": "vsrm", "max_completion_length": 160, "max_steps": 1, "temperature": 0.7}
+    arguments = {"first": 20, "apart": 20}
+    answers = {"words": "</think>\n", "samples": 4, "temperature": 1.5, "top_p": 1.0, "max_tokens": 64}
+    trainer = made(tmp_path, length_reward_args=arguments, answers=answers, **settings)
+    seen = watched(trainer)
+    prefixes: list[torch.Tensor] = []
+    ask = trainer._prefixes
+    trainer._prefixes = lambda *args: prefixes.append(ask(*args)) or prefixes[-1]  # type: ignore
+    trainer.train()
+    (output,) = seen
+    assert trainer.args.advantage_estimator == "reinforce_pp"
+    returns = torch.zeros_like(output["advantages"], dtype=torch.float64)
+    n_changes = 0
+    for row, ids in enumerate(output["ids"]):
+        known = [(int(place), acc) for place, acc in prefixes[0][row].tolist() if not math.isnan(acc)]
+        thinking = split_at_think_end(ids, trainer._bytes_table)
+        assert not known or known[-1][0] == thinking.thinking
+        for place, accuracy in known:
+            assert accuracy in (0, 0.25, 0.5, 0.75, 1)
+            if place != thinking.thinking:  # a line begins there
+                assert trainer.processing_class.decode(ids[:place]).endswith("\n")
+        returns[row] += output["credit"].correct[row]
+        for (place, _), reward in zip(known, step_rewards([a for _, a in known], 0.7, 4), strict=False):
+            returns[row, : place + 1] += reward
+            n_changes += reward != 0
+    assert n_changes > 0
+    tokens = output["completion_mask"].bool()
+    expected = (returns - returns[tokens].mean()) / returns[tokens].std()
+    torch.testing.assert_close(output["advantages"][tokens], expected[tokens].float(), rtol=1e-4, atol=1e-5)
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # nothing is asked
+    assert len(prefixes) == 1 and 0 <= metrics["eval_reward"] <= 1
+    for wrong, message in (
+        (
+            {"length_reward": "tlmre", "answers": {}},
+            "answers go with length_reward vsrm, or with attnpo and .*, but length_reward is 'tlmre'",
+        ),
+        ({"length_reward": "vsrm", "answers": {"samples": 0}}, "answers.samples"),
+        ({"length_reward": "vsrm", "answers": {"n": 3}}, "answers has no field 'n'"),
+    ):
+        with pytest.raises(AttnPOError, match=message):
+            AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | wrong)
+
+
+def test_the_gain_of_a_step_takes_the_place_of_attention(tmp_path: Path) -> None:
+    trainer = made(
+        tmp_path,
+        attnpo=True,
+        heads=None,
+        step_scores="prefix_gain",
+        answers={"words": "</think>\n", "samples": 4, "temperature": 1.5, "top_p": 1.0, "max_tokens": 64},
+        max_steps=1,
+        max_completion_length=120,
+    )
+    seen = watched(trainer)
+    asked: list[tuple[dict[int, list[int]], list[float]]] = []
+    answered = trainer._answered
+
+    def spy(inputs: Any, ids: Any, places: Any) -> list[float]:
+        asked.append((places, answered(inputs, ids, places)))
+        return asked[-1][1]
+
+    trainer._answered = spy  # type: ignore[method-assign]
+    trainer.train()
+    (output,), ((places, found),) = seen, asked
+    values, factors = iter(found), set()
+    for row, ids in enumerate(output["ids"]):
+        plain, steps = output["credit"].advantages[row].item(), trainer_steps(trainer, ids)
+        assert (row in places) == bool(output["credit"].correct[row] and plain and steps and len(steps.steps) > 1)
+        gammas = [1.0] * len(ids)
+        if row in places:
+            assert places[row][0] == 0 and places[row][-1] == steps.thinking[1]
+            assert len(places[row]) == len(steps.steps) + 1
+            for line in steps.texts:
+                assert line.endswith("\n")
+            behind = [next(values) for _ in places[row]]
+            p = float(output["credit"].accuracy[row])
+            for place, step in enumerate(steps.step_of_token):
+                if step >= 0:
+                    share = max(behind[step + 1] - behind[step], 0) / 0.2 / p**2
+                    low = 1 - p**2 + p**2 * share if share < 1 else 1.0
+                    gammas[place] = low if plain > 0 else float(share <= 1)
+            factors |= set(gammas)
+        expected = [gamma * plain for gamma in gammas]
+        assert output["advantages"][row, : len(ids)].tolist() == pytest.approx(expected, abs=1e-6)
+    assert len(factors) > 1
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_openings_are_in_the_loss_as_if_they_had_been_drawn(tmp_path: Path, passes: int) -> None:
+    openings = {"</think>": 0.25, "First,": 0.75}
+    settings = {"importance_sampling_level": "sequence", "loss_type": "grpo", "max_completion_length": 120}
+    if passes == 2:
+        settings |= {"steps_per_generation": 2, "per_device_train_batch_size": 4, "max_steps": 2}
+    trainer = made(tmp_path, length_reward="adaptthink", openings=openings, **{"max_steps": 1, **settings})
+    seen = watched(trainer)
+    losses = []
+    compute = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: losses.append(compute(model, inputs)) or losses[-1]  # type: ignore
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR)
+    trainer.train()
+    (output,) = seen
+    assert trainer.args.advantage_estimator == "reward"
+    expected = []
+    for row, ids in enumerate(output["ids"]):
+        text = "</think>" if row % 4 == 0 else "First,"
+        given = trainer.processing_class(text, add_special_tokens=False)["input_ids"]
+        assert output["inputs"][row]["opening"] == text
+        assert ids[: len(given)] == given and len(ids) > len(given)
+        advantage = float(output["credit"].correct[row]) - 0.25 + 0.05 * (row % 4 == 0)
+        assert output["advantages"][row, : len(ids)].tolist() == pytest.approx([advantage] * len(ids), abs=1e-6)
+        prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([prompt, torch.tensor(ids)])[None]).logits[0, len(prompt) - 1 : -1]
+        logps = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+        drawn = logps.clone()
+        drawn[: len(given)] = 0
+        drawn[0] = math.log(openings[text])
+        torch.testing.assert_close(output["old_per_token_logps"][row, : len(ids)], drawn, atol=1e-4, rtol=0)
+        ratio = (logps - drawn).mean().exp().item()
+        expected.append(-min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage))
+    if passes == 1:
+        assert losses[0].item() == pytest.approx(sum(expected) / 8, abs=1e-4)
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # nothing is given
+    assert -1 <= metrics["eval_reward"] <= 1
+
+
+def test_openings_have_their_shares_of_a_group() -> None:
+    halves = {"a": 0.5, "b": 0.5}
+    assert [opening_of(halves, place, 5) for place in range(5)] == ["a", "a", "b", "b", "b"]
+    thirds = {"a": 0.25, "b": 0.25, "c": 0.5}
+    assert [opening_of(thirds, place, 8) for place in range(8)] == ["a", "a", "b", "b", "c", "c", "c", "c"]
+    tenths = {str(i): 0.1 for i in range(10)}  # whose sum is a little less than 1
+    assert [opening_of(tenths, place, 10) for place in range(10)] == list(tenths)
+
+
+def test_openings_hand_on_the_log_probabilities_that_a_backend_gives(tmp_path: Path) -> None:
+    trainer = made(tmp_path, length_reward="adaptthink", openings={"</think>": 0.5, "First,": 0.5})
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda *a: ((ids := generate(*a)[0]), [[-1.0] * len(row) for row in ids])  # type: ignore
+    trainer.model.train()
+    assert trainer.rollout_func is not None
+    found = trainer.rollout_func([row["prompt"] for row in ROWS[:1] for _ in range(4)], trainer)
+    words = trainer.processing_class("First,", add_special_tokens=False)["input_ids"]
+    for row, (ids, logps) in enumerate(zip(found["completion_ids"], found["logprobs"], strict=True)):
+        given = [math.log(0.5), *([] if row < 2 else [0.0] * (len(words) - 1))]
+        assert logps == [*given, *[-1.0] * (len(ids) - len(given))]
+
+
+def test_the_untrained_model_is_asked_once_about_what_is_trained_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def by_problem(completions: list[Any], id: list[str], **_: Any) -> list[float]:
+        asked.extend(id)
+        return [float(name == ROWS[0]["id"] or i % 2 == 0) for i, name in enumerate(id)]
+
+    def added(**changes: Any) -> list[float | None]:
+        trainer = made(tmp_path, by_problem, length_reward="adaptthink", openings={"</think>": 1.0}, **changes)
+        trainer.train_dataset = trainer.train_dataset.remove_columns("reference")
+        before = torch.get_rng_state()
+        add_reference(trainer, tmp_path / "reference.json", 2, part=3)
+        assert torch.equal(torch.get_rng_state(), before)
+        met = {row["id"] for batch in trainer.get_train_dataloader() for row in batch}
+        column = trainer.train_dataset["reference"]
+        assert all(value is not None or row["id"] not in met for row, value in zip(ROWS, column, strict=True))
+        return list(column)
+
+    whole = added(max_steps=4)  # one epoch of 8 problems, two a step
+    assert whole == [1.0, *[0.5] * 7]
+    assert sorted(asked) == sorted(row["id"] for row in ROWS for _ in range(2))
+    stored = json.loads((tmp_path / "reference.json").read_text())
+    assert stored["samples"] == 2 and len(stored["accuracy"]) == 8
+    asked.clear()
+    assert added(max_steps=4) == whole and not asked
+    # As if it had been killed in the last part.
+    gone = list(stored["accuracy"])[6:]
+    for name in gone:
+        del stored["accuracy"][name]
+    (tmp_path / "reference.json").write_text(json.dumps(stored))
+    assert added(max_steps=4) == whole and sorted(asked) == sorted(gone * 2)
+    # Of two steps without a stored file: four problems.
+    asked.clear()
+    (tmp_path / "reference.json").unlink()
+    trainer = made(tmp_path, by_problem, length_reward="adaptthink", openings={"</think>": 1.0}, max_steps=2)
+    few = trained_on(trainer)
+    assert len(few) == 4
+    trainer.train_dataset = trainer.train_dataset.remove_columns("reference")
+    add_reference(trainer, tmp_path / "reference.json", 1)
+    assert sorted(asked) == sorted(ROWS[index]["id"] for index in few)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length_reward": "adaptthink"}, "were made to begin in several ways, but openings is not set"),
+        ({"openings": {"a": 0.5, "b": 0.4}}, "have shares of 0.9 in all; make them 1"),
+        ({"openings": {"a": 1.5, "b": -0.5}}, "openings"),
+        ({"openings": {"": 1.0}}, "openings"),
+        ({"openings": {"a": 1.0}, "length_reward": "lc_r1"}, "openings do not go with that, but length_reward 'lc_r1'"),
+        ({"openings": {"a": 1.0}, "length_reward": "s_grpo", "exits": {}}, "openings do not go with that, but exits"),
+        ({"openings": {"a": 1.0}, "use_vllm": True}, "openings under vLLM need"),
+    ],
+)
+def test_wrong_openings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttnPOError, match=re.escape(message)):
+        AttnPOConfig(output_dir=str(tmp_path), **SETTINGS | changes)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ name: p
 steps: {min_chars: 1}
 train:
   {steps: 2, prompts_per_step: 2, group_size: 4, learning_rate: 1.0e-4, max_completion_tokens: 96, save_steps: 2KEEP}
-methods: {tlmre: {label: TLMRE, reward: tlmre}}
+methods:
+  tlmre: {label: TLMRE, reward: tlmre}
+  vsrm: {label: VSRM, reward: vsrm, reward_args: {first: 10, apart: 10}, answers: {samples: 1, max_tokens: 4}}
 """
 
 
@@ -100,3 +102,11 @@ def test_a_training_is_shown_step_by_step(tmp_path: Path) -> None:
     assert script_json("step 1") in page and script_json("step 2") in page
     assert "All 10 responses" in page and "Labels: the testbed&#39;s oracle." in page
     assert "Tokens are those that were sampled." in page
+
+
+def test_answers_behind_parts_of_a_thinking_are_not_kept(tmp_path: Path) -> None:
+    words = ["--profile", profile_with(tmp_path, ", trace_samples: 99"), "--method", "vsrm", "--results", str(tmp_path)]
+    assert main(["train", *words]) == 0
+    (folder,) = (tmp_path / "p" / "raw").iterdir()
+    kept = lines(folder / "rollouts.jsonl")
+    assert [(one["step"], one["k"]) for one in kept] == [(step, k) for step in (1, 2) for k in (0, 1, 2, 3) * 2]

@@ -133,6 +133,32 @@ def test_a_killed_run_goes_on_and_ends_as_the_straight_one_to_the_bit(profile_fi
     assert without_times(killed) == without_times(tmp_path / "straight")
 
 
+def test_the_untrained_model_is_not_asked_again_by_a_run_that_goes_on(
+    profile_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = MethodSection(
+        label="AdaptThink",
+        reward="adaptthink",
+        openings={"</think>": 0.5, "First,": 0.5},
+        reference_samples=2,
+        grpo={"importance_sampling_level": "sequence", "loss_type": "grpo"},
+    )
+    profile = load_profile(str(profile_file))
+    short = {"steps": 2, "save_steps": 1, "max_completion_tokens": 64}
+    model = train(profile, method, tmp_path, **short)
+    known = json.loads((tmp_path / "reference.json").read_text())
+    assert known["samples"] == 2 and len(known["accuracy"]) == 4  # two prompts in each of two steps
+    assert set(known["accuracy"].values()) <= {0.0, 0.5, 1.0}
+    straight, log = load_file(model / "model.safetensors"), (tmp_path / "log.jsonl").read_text()
+    # As if it had been killed in the second step.
+    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-2")
+    monkeypatch.setattr("attnpo.training.reference.accuracies", None)
+    resumed = load_file(train(profile, method, tmp_path, **short) / "model.safetensors")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(log.splitlines()) == 2
+
+
 def without_times(folder: Path) -> bytes:
     """The bytes of a log but for the two numbers that a clock gives."""
     pattern = rb'"(step_time|attnpo/scoring_time_share)": [^,}]+'
@@ -324,10 +350,11 @@ def test_oracle_and_target_lengths_train_from_a_profile(profile_file: Path, tmp_
     assert (model / "config.json").is_file()
 
 
-@pytest.mark.parametrize("heads", ["first_answer", "confidence"])
+@pytest.mark.parametrize("heads", ["first_answer", "confidence", "prefix_gain"])
 def test_other_signals_take_the_place_of_attention(heads: str, profile_file: Path, tmp_path: Path) -> None:
     profile = load_profile(str(profile_file))
-    method = changed(profile.method("attnpo"), heads=heads, credit={"schedule": False})
+    answers = {"samples": 1, "max_tokens": 48} if heads == "prefix_gain" else None
+    method = changed(profile.method("attnpo"), heads=heads, credit={"schedule": False}, answers=answers)
     config = config_of(profile, method, tmp_path)
     assert (config.step_scores, config.heads) == ("labels" if heads == "first_answer" else heads, None)
     train(profile, method, tmp_path / "run", steps=1, save_steps=1, max_completion_tokens=200, prompts_per_step=8)
