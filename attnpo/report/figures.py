@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attnpo.probing.heads import HeadRanking
 
 _CROWD = 6  # more curves than this: fainter bands
-_MANY = 8  # more points than this: fainter intervals, smaller names, and the base in words
+_MANY = 8  # more points than this: fainter intervals and smaller names
 
 
 @dataclass(frozen=True)
@@ -227,17 +227,11 @@ def pareto(block: Block, path: Path, line: Line | None = None) -> list[Path]:
     Args:
         block: a task's rows; those that were not run are left out.
         path: of the figure, without ending; .png and .svg are written.
-        line: accuracy (percent) against tokens, drawn behind the points.
-
-    Of many rows the base, far from all others, is left out and named in the title.
+        line: accuracy (percent) against tokens of the methods without AttnPO, drawn behind the points.
     """
     with mpl.rc_context(RC):
         shown = [(row.method, row.label, row.cells) for row in block.rows if row.cells is not None]
-        title, many = block.title, len(shown) > _MANY
-        for _, label, cells in [row for row in shown if many and row[0] == BASE]:
-            accuracy = cells["accuracy"]
-            title += f"\n({label}, not drawn: {100 * accuracy.value:.1f} %, {cells['tokens'].value:.1f} tokens)"
-        shown = [row for row in shown if not many or row[0] != BASE]
+        many = len(shown) > _MANY
         height = 2.6 if not many else max(3.6, 0.25 * len(shown))
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -249,8 +243,9 @@ def pareto(block: Block, path: Path, line: Line | None = None) -> list[Path]:
             _draw_point(axes, points[-1], look, faint=many)
         if line is not None:
             ends = [min(p.tokens.value for p in points), max(p.tokens.value for p in points)]
-            axes.plot(ends, [line.start + line.slope * x for x in ends], color="#DDDDDD", linewidth=1, zorder=0)
-        _finish_trade_off(figure, axes, points, title, LABEL_SIZE - many)
+            axes.plot(ends, [line.start + line.slope * x for x in ends], color="#BBBBBB", linewidth=1, zorder=0)
+        note = "" if line is None else "\ngrey line: fitted to the methods without AttnPO"
+        _finish_trade_off(figure, axes, points, block.title, LABEL_SIZE - many, note)
     return save(figure, path)
 
 

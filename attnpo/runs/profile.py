@@ -249,9 +249,10 @@ class Profile:
         return self.method_seeds.get(method, self.seeds)
 
     def without_attnpo(self, method: str) -> list[str]:
-        """The profile's methods with the same length reward and no rescaling."""
-        reward = self.method(method).reward
-        return [name for name, section in self.methods.items() if section.reward == reward and not section.attnpo]
+        """The profile's methods with the same length reward and no rescaling, first those with the same arguments."""
+        of = self.method(method)
+        plain = {name: m for name, m in self.methods.items() if m.reward == of.reward and not m.attnpo}
+        return sorted(plain, key=lambda name: plain[name].reward_args != of.reward_args)
 
     @property
     def option(self) -> str:
