@@ -13,7 +13,7 @@ from attnpo.report.rendered import Rendered, groups_to_draw, named, quick, some
 from attnpo.report.selection import read_derived
 from attnpo.report.style import Curve
 from attnpo.report.table import FROM_RECORDS, Block, Cell, Table, signed
-from attnpo.report.tables import build_table, labels_of, select, titles_of
+from attnpo.report.tables import build_table, labels_of, select, strength_of, titles_of, without_strength
 from attnpo.runs.plan import eval_spec
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import BASE
@@ -126,14 +126,14 @@ def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
             points = []
             for method in methods:
                 cells = estimates.values(task, method, seeds=seeds)
-                points.append(figures.Strength(cells["tokens"], cells["accuracy"], _strength(profile, method)))
+                points.append(figures.Strength(cells["tokens"], cells["accuracy"], strength_of(profile, method)))
                 n += cells["accuracy"].n
-            lines[group, _line(profile, group)] = points
+            lines[group, without_strength(profile, group)] = points
         first, *others = found
         words = []
         for other in others:
             cells = estimates.line(task, first, seeds, other, seeds)
-            names = _line(profile, first), _line(profile, other)
+            names = without_strength(profile, first), without_strength(profile, other)
             words.append(_at_equal_tokens(*names, cells, profile.report.margins_at_equal_tokens))
         name = "strength" if not made else f"strength_{task}"
         penalties = {next(iter(profile.method(m).reward_args), "") for methods in found.values() for m in methods}
@@ -168,17 +168,6 @@ def verdict(cell: Cell, margin: float) -> str:
     if (cell.low > 0 or cell.high < 0) and abs(cell.value) >= margin:
         return "shown"
     return "smaller than the margin" if -margin < cell.low and cell.high < margin else "not decided"
-
-
-def _strength(profile: Profile, method: str) -> str:
-    """The first argument of a method's length reward, 0 where it has none."""
-    value = next(iter(profile.method(method).reward_args.values()), 0)
-    return f"{value:g}".removeprefix("0") or "0"
-
-
-def _line(profile: Profile, method: str) -> str:
-    """The label of a method for all of its strengths: without its own strength at the end."""
-    return profile.method(method).label.removesuffix(f" {_strength(profile, method)}")
 
 
 def draw_budget(profile: Profile, results_dir: Path) -> Rendered:

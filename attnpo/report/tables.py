@@ -39,6 +39,17 @@ def labels_of(profile: Profile) -> dict[str, str]:
     return {BASE: profile.report.base_label, **{name: m.label for name, m in profile.methods.items()}}
 
 
+def strength_of(profile: Profile, method: str) -> str:
+    """The first argument of a method's length reward as a label has it, such as `.4`; 0 where it has none."""
+    value = next(iter(profile.method(method).reward_args.values()), 0)
+    return str(value).removeprefix("0").removesuffix(".0") or "0"
+
+
+def without_strength(profile: Profile, method: str) -> str:
+    """The label of a method for all of its strengths: without its own strength at the end."""
+    return profile.method(method).label.removesuffix(f" {strength_of(profile, method)}")
+
+
 def select(profile: Profile, estimates: pd.DataFrame) -> Selection:
     """The estimates of the profile's methods and the untrained model, on the profile's seeds."""
     return Selection(estimates, {name: profile.seeds_of(name) for name in labels_of(profile)}, [BASE])
@@ -96,7 +107,10 @@ def build_table(
             tasks=[block.task for block in blocks],
             budget=evaluation.max_completion_tokens,
             temperature=evaluation.temperature,
-            labels=labels_of(profile),
+            labels={
+                BASE: profile.report.base_label,
+                **{name: without_strength(profile, name) for name in profile.methods},
+            },
         )
     )
     return Table(
