@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,7 +128,8 @@ def _section(
     try:
         rendered = write_artefact(profile, name, results_dir)
     except NotRunError as error:
-        return Section(name, title, command, None, _about(finished, None), f"Not run: {error}.")
+        why = str(error).replace(f"{results_dir}{os.sep}", "")  # the page may be moved
+        return Section(name, title, command, None, _about(finished, None), f"Not run: {why}.")
     return Section(name, title, command, rendered, _about(finished, rendered), _missing(finished))
 
 
