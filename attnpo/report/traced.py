@@ -19,7 +19,6 @@ import numpy as np
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import data_files, task_groups
 from attnpo.files import atomic_write_text, json_lines, parse_json
-from attnpo.method.credit import CreditConfig
 from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.probing.settings import StepsSection
 from attnpo.probing.traces import KINDS, Looks, Trace, Tracer, look
@@ -399,6 +398,8 @@ def _page(
     tracers: Mapping[str, Tracer],
     blobs: Mapping[int, str],
 ) -> str:
+    from attnpo.method.credit import CreditConfig  # it loads torch, which `attnpo run` does not need
+
     keys = list(dict.fromkeys(one.problem for one in shown))
     all_keys = dict.fromkeys(key for _, key in counts)
     several = len({e.seed for e in evaluations}) > 1
