@@ -75,16 +75,22 @@ class FirstSentence(NamedTuple):
     """How many `</think>` the response has."""
 
 
+def stated_at(thinking: str, gold: str) -> int | None:
+    """The character at which the first sentence ends that states the gold answer; None if no sentence states it."""
+    for match in _SENTENCE.finditer(thinking):
+        if match.group() and states_answer(match.group(), gold):
+            return match.end()
+    return None
+
+
 def valid_share(thinking: str, gold: str) -> float | None:
     """The share of the characters of a thinking up to the end of the first sentence that states the gold answer.
 
     The valid-thinking rate of LC-R1 (2506.14755) and DECS's share of the necessary prefix, which ask a model where the
     answer stands. None if no sentence states it.
     """
-    for match in _SENTENCE.finditer(thinking):
-        if match.group() and states_answer(match.group(), gold):
-            return match.end() / len(thinking)
-    return None
+    end = stated_at(thinking, gold)
+    return None if end is None else end / len(thinking)
 
 
 def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> FirstSentence:
@@ -99,13 +105,12 @@ def first_sentence(ids: Sequence[int], table: Sequence[bytes], gold: str) -> Fir
 
 
 def _first_sentence(parts: ThinkingAndAnswer, gold: str) -> FirstSentence:
-    text, end = parts.raw[: parts.tag_start].decode("utf-8", "surrogateescape"), 0
-    for match in _SENTENCE.finditer(text):
-        end += len(match.group().encode("utf-8", "surrogateescape"))
-        if match.group() and states_answer(match.group(), gold):
-            tokens = min(bisect_left(parts.ends, end) + 1, parts.thinking)
-            return FirstSentence(tokens, parts.thinking, parts.tags)
-    return FirstSentence(0, parts.thinking, parts.tags)
+    text = parts.raw[: parts.tag_start].decode("utf-8", "surrogateescape")
+    end = stated_at(text, gold)
+    if end is None:
+        return FirstSentence(0, parts.thinking, parts.tags)
+    n_bytes = len(text[:end].encode("utf-8", "surrogateescape"))
+    return FirstSentence(min(bisect_left(parts.ends, n_bytes) + 1, parts.thinking), parts.thinking, parts.tags)
 
 
 PATHS = ("alternatively", "another way", "another approach", "another method", "different way", "different approach")

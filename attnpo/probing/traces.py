@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from attnpo.grading.necessary import first_sentence, valid_share
+from attnpo.grading.necessary import first_sentence, stated_at
 from attnpo.method.steps import (
     THINK_END,
     Step,
@@ -168,10 +168,9 @@ class Tracer:
             if len(solved) < problem.chain:
                 return None, None
             return solved[-1], None if tokens is None else sum(tokens[: solved[-1] + 1])
-        share = valid_share(thinking, problem.answer)
-        if share is None:
+        end = stated_at(thinking, problem.answer)
+        if end is None:
             return None, None
-        end = round(share * len(thinking))
         step = next(k for k, step in enumerate(steps) if end <= step.end)
         found = first_sentence(ids, self.table, problem.answer).tokens if ids is not None else 0
         return step, found or None

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-
 from attnpo.files import atomic_write_text
 from attnpo.report.formats import lines_of
 from attnpo.report.rendered import Rendered
+from attnpo.report.templates import template
 from attnpo.runs.profile import Profile
 
 
@@ -41,18 +40,8 @@ def write_page(profile: Profile, results_dir: Path, sections: Sequence[Section])
         figures = section.rendered.figures if section.rendered else []
         return [(png.relative_to(results_dir).with_suffix("").as_posix(), caption) for png, caption in figures]
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     heading = f"Results, profile {profile.name}{' — QUICK RUN, not the reproduction' if profile.quick else ''}"
-    page = environment.get_template("page.html.j2").render(
-        heading=heading, sections=sections, lines_of=lines_of, images_of=images_of
-    )
+    page = template("page.html.j2").render(heading=heading, sections=sections, lines_of=lines_of, images_of=images_of)
     path = results_dir / "index.html"
     atomic_write_text(path, page)
     return path

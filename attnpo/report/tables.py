@@ -107,10 +107,7 @@ def build_table(
             tasks=[block.task for block in blocks],
             budget=evaluation.max_completion_tokens,
             temperature=evaluation.temperature,
-            labels={
-                BASE: profile.report.base_label,
-                **{name: without_strength(profile, name) for name in profile.methods},
-            },
+            labels=labels_of(profile) | {name: without_strength(profile, name) for name in profile.methods},
         )
     )
     return Table(

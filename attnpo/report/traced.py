@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from attnpo.errors import AttnPOError
@@ -24,6 +23,7 @@ from attnpo.probing.settings import StepsSection
 from attnpo.probing.traces import KINDS, Looks, Trace, Tracer, look
 from attnpo.problems.problem import Problem
 from attnpo.report.evaluations import Evaluation, check_names, read_evaluations
+from attnpo.report.templates import template
 from attnpo.schema import build, listed
 from attnpo.testbed import MODELS, check_model, load_problems, missing_model
 from attnpo.testbed.problems import SCALES, ChainProblem
@@ -103,6 +103,11 @@ class _Shown(NamedTuple):
     record: dict[str, Any]
     trace: Trace
     looks: Looks | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the trace has as many tokens as were sampled."""
+        return self.trace.ids is not None and len(self.trace.ids) == self.record["tokens"]["total"]
 
 
 def trace(
@@ -438,16 +443,8 @@ def _page(
         "heads": [] if scoring is None else [[h.layer, h.head, h.sra] for h in scoring.heads],
         "credit": dataclasses.asdict(CreditConfig()),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     beside = Path(__file__).parent
-    return environment.get_template("trace.html.j2").render(
+    return template("trace.html.j2").render(
         title="Traces: " + ", ".join(labels),
         about=_conditions(shown, problems, counts, all_keys, keys, scoring, tracers),
         index=script_json(index),
@@ -478,7 +475,7 @@ def _about(one: _Shown, problem: int, group: Sequence[tuple[int, bool, int]]) ->
         "tokens": [tokens["total"], tokens["thinking"], tokens["answer"]],
         "shares": {name: round(share, 4) for name, share in trace.shares(tokens).items()},
         "first": [trace.first_step, trace.first_tokens],
-        "exact": None if trace.ids is None else len(trace.ids) == tokens["total"],
+        "exact": None if trace.ids is None else one.exact,
     }
 
 
@@ -503,7 +500,7 @@ def _conditions(
     if all(tracer.tokenizer is None for tracer in tracers.values()):
         lines.append("Steps are counted in characters: no tokenizer is known, name one with --model.")
     else:
-        exact = sum(one.trace.ids is not None and len(one.trace.ids) == one.record["tokens"]["total"] for one in shown)
+        exact = sum(one.exact for one in shown)
         again = any("response_ids" not in one.record for one in shown)
         lines.append(
             f"Texts were tokenized again; {exact} of {len(shown)} have as many tokens as were sampled."

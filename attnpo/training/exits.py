@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from attnpo.errors import AttnPOError
 from attnpo.method.steps import THINK_END, split_at_think_end
+from attnpo.training.generation import plain_rollouts
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class EarlyExits:
         """
         prompt_ids, *_ = trainer._tokenize_prompts(prompts)
         if not trainer.model.training:
-            ids, logprobs = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations_eval)
-            return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": logprobs}
+            return plain_rollouts(trainer, prompt_ids, trainer.num_generations_eval)
         size = trainer.num_generations
         if len(prompts) % size:
             raise AttnPOError(

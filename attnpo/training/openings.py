@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from attnpo.training.generation import plain_rollouts
+
 
 def opening_of(shares: Mapping[str, float], place: int, group_size: int) -> str:
     """The text that the response at `place` of its group, from 0, begins with: the texts in order, by their shares."""
@@ -41,8 +43,7 @@ class Openings:
         """Sample B responses, in groups that lie one after the other, which may be spread over processes."""
         prompt_ids, *_ = trainer._tokenize_prompts(prompts)
         if not trainer.model.training:
-            ids, logprobs = trainer._generate_single_turn(prompt_ids, None, {}, trainer.num_generations_eval)
-            return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": logprobs}
+            return plain_rollouts(trainer, prompt_ids, trainer.num_generations_eval)
         first, size = trainer.accelerator.process_index * len(prompts), trainer.num_generations
         texts = [opening_of(self._shares, (first + row) % size, size) for row in range(len(prompts))]
         begun = [self._ids[text] for text in texts]
