@@ -10,9 +10,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import attnpo
 from attnpo.runs.outlook import estimate_seconds, outlook
 from attnpo.runs.plan import all_jobs, only_core, plan_command
 from attnpo.runs.profile import load_profile
@@ -28,8 +31,8 @@ def pins() -> dict[str, str]:
 
 def test_the_pins_satisfy_every_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = map(Requirement, project["dependencies"] + project["optional-dependencies"]["test"])
-    for requirement in requirements:
+    extras = project["optional-dependencies"]
+    for requirement in map(Requirement, project["dependencies"] + extras["test"] + extras["docs"]):
         version = pins()[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} does not admit {version}"
 
@@ -110,3 +113,43 @@ def test_a_quick_run_s_time_is_known_before_anything_is_measured(name: str, tmp_
     assert re.match(r"about [\d:]+ (minutes|\(h:mm:ss\)) with 2 side by side", words)
     if name == "tiny":  # what the README promises
         assert estimate_seconds(profile, jobs, left, 2) == (pytest.approx(192.5), set())
+
+
+def test_the_citation_names_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == attnpo.__version__
+
+
+def test_the_readme_is_for_two_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_workflows_run_what_the_readme_and_the_documentation_say() -> None:
+    """GitHub itself is not asked: that the files parse, call this repository's commands, and cover every Python."""
+    flows = {
+        path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github" / "workflows").iterdir()
+    }
+    (tests,) = flows["tests.yml"]["jobs"].values()
+    assert ".ci/run" in [step.get("run") for step in tests["steps"]]
+    pythons = tests["strategy"]["matrix"]["python"]
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    assert all(SpecifierSet(requires).contains(f"{python}.0") for python in pythons)
+    assert pythons[0] == requires.removeprefix(">=")
+    (check,) = flows["check.yml"]["jobs"].values()
+    commands = [step["run"] for step in check["steps"] if "attnpo check" in step.get("run", "")]
+    (baseline,) = re.findall(r"attnpo check --against (\S+)", "\n".join(commands))
+    assert (ROOT / baseline).is_file()
+
+
+def test_every_public_module_of_the_reference_is_there() -> None:
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    named = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.M)]
+    rewards = [
+        f"attnpo.rewards.{path.stem}" for path in (ROOT / "attnpo" / "rewards").glob("*.py") if path.stem != "__init__"
+    ]
+    assert set(rewards) <= set(named)
+    methods = [
+        f"attnpo.method.{path.stem}" for path in (ROOT / "attnpo" / "method").glob("*.py") if path.stem != "__init__"
+    ]
+    assert set(methods) <= set(named)

@@ -219,22 +219,20 @@ def _matcher(phrase_set: PhraseSet) -> tuple[re.Pattern[str], dict[str, StepKind
 
 
 class ThinkingAndAnswer(NamedTuple):
-    """T token ids, split at their first `</think>`.
-
-    raw: the bytes that the ids stand for
-    ends: T entries, the position in `raw` after the bytes of each id
-    tags: how many `</think>` are in `raw`
-    tag_start: where the first one begins, in bytes; the length of `raw` if there is none
-    thinking: how many ids have all their bytes before the tag; without a tag, all T
-    answer: how many ids have all their bytes after the tag; without a tag, 0
-    """
+    """T token ids, split at their first `</think>`."""
 
     raw: bytes
+    """The bytes that the ids stand for."""
     ends: list[int]
+    """T entries, the position in `raw` after the bytes of each id."""
     tags: int
+    """How many `</think>` are in `raw`."""
     tag_start: int
+    """Where the first one begins, in bytes; the length of `raw` if there is none."""
     thinking: int
+    """How many ids have all their bytes before the tag; without a tag, all T."""
     answer: int
+    """How many ids have all their bytes after the tag; without a tag, 0."""
 
 
 def split_at_think_end(ids: Sequence[int], table: Sequence[bytes]) -> ThinkingAndAnswer:
@@ -259,19 +257,18 @@ def step_texts(text: str, steps: Iterable[Step]) -> list[str]:
 
 
 class TokenSteps(NamedTuple):
-    """Steps of one response on its T sampled token ids.
-
-    step_of_token: T entries; index into `steps`, -1 for tokens of `</think>` and of the answer
-    steps: character ranges in `text`; a step may have no token at all (one token may cover several steps)
-    thinking, answer: token ranges, half open; tokens that share a byte with `</think>` are in neither
-    text: the decoded thinking, with one U+FFFD for every byte that is not valid UTF-8
-    """
+    """Steps of one response on its T sampled token ids."""
 
     step_of_token: list[int]
+    """T entries; index into `steps`, -1 for tokens of `</think>` and of the answer."""
     steps: list[Step]
+    """Character ranges in `text`; a step may have no token at all (one token may cover several steps)."""
     thinking: tuple[int, int]
+    """Token range, half open; tokens that share a byte with `</think>` are in neither part."""
     answer: tuple[int, int]
+    """As `thinking`."""
     text: str
+    """The decoded thinking, with one U+FFFD for every byte that is not valid UTF-8."""
 
     @property
     def texts(self) -> list[str]:
