@@ -64,27 +64,25 @@ def budget(curves: Sequence[Curve], path: Path, title: str = "") -> list[Path]:
     return _doublings(curves, path, title, "token budget (thinking and answer)", "correct within budget (%)")
 
 
-def phrases(curves: Mapping[str, Sequence[Curve]], path: Path, title: str = "") -> list[Path]:
+def phrases(curves: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
     """Doubt, branch and summary phrases over training, a panel a kind.
 
     Args:
         curves: kind -> curves; x: training step; y, low, high: phrases a response.
         path, title: as in `pass_at_k`.
+        band: what the bands are, for the label of the axis.
     """
     parts = [(f"{kind} phrases\nper response", of_kind, 1.0) for kind, of_kind in curves.items()]
-    return _panels(parts, path, title, "training step")
+    return _panels(parts, path, title, band)
 
 
-def curves(
-    panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "range of the seeds"
-) -> list[Path]:
+def curves(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
     """What training does, a panel a figure, with bands over the seeds.
 
     Args:
         panels: `accuracy` (0 to 1; a response that was cut is wrong), `tokens`, `essential`, `redundant` (steps a
             response) or any other name -> curves over training steps.
-        path, title: as in `pass_at_k`.
-        band: what the bands are, for the label of the axis.
+        path, title, band: as in `phrases`.
     """
     names = {
         "accuracy": ("right and\nnot cut (%)", 100.0),
@@ -96,7 +94,7 @@ def curves(
     for name, of_panel in panels.items():
         heading, scale = names.get(name, (name, 1.0))
         parts.append((heading, of_panel, scale))
-    return _panels(parts, path, title, f"training step (band: {band})")
+    return _panels(parts, path, title, band)
 
 
 def stability(heads: Sequence[Curve], key_focus: Collection[str], path: Path, title: str = "") -> list[Path]:
@@ -370,7 +368,7 @@ def _doublings(curves: Sequence[Curve], path: Path, title: str, xlabel: str, yla
     return save(figure, path)
 
 
-def _panels(parts: Sequence[tuple[str, Sequence[Curve], float]], path: Path, title: str, xlabel: str) -> list[Path]:
+def _panels(parts: Sequence[tuple[str, Sequence[Curve], float]], path: Path, title: str, band: str) -> list[Path]:
     with mpl.rc_context(RC):
         most = max(len(curves) for _, curves, _ in parts)
         height = max(1.25, 0.14 * most)
@@ -381,7 +379,7 @@ def _panels(parts: Sequence[tuple[str, Sequence[Curve], float]], path: Path, tit
             axes.set_ylabel(heading)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             finish(axes, title if axes is rows[0] else "")
-        rows[-1].set_xlabel(xlabel)
+        rows[-1].set_xlabel(f"training step (band: {band})" if band else "training step")
         rows[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panels = [
             Ends(axes, curves, scale, [style(curve.method) for curve in curves])

@@ -31,33 +31,21 @@ _CONVERGENCE = [
 
 def draw_curves(profile: Profile, results_dir: Path) -> Rendered:
     """What training does, and how soon the methods are short."""
-    panels, n = _panels(profile, results_dir, {panel: CURVES[name] for panel, name in _PANELS.items()})
-    some(panels, "no training run is finished")
+    columns = {panel: CURVES[name] for panel, name in _PANELS.items()}
     title = f"Rollouts in training, running mean of {WINDOW} steps"
+    drawn, n = _in_groups(profile, results_dir, "fig_curves", columns, title)
+    some(drawn, "no training run is finished")
     table = convergence(profile, read_derived(results_dir, "estimates", optional=True))
     if table is not None:
         write_table(table, results_dir, "fig_curves")
-    drawn = _in_groups(profile, "fig_curves", panels, results_dir / "figures" / "curves", title)
     return Rendered([] if table is None else [table], drawn, n)
 
 
 def draw_phrases(profile: Profile, results_dir: Path) -> Rendered:
     """Phrases over training."""
-    panels, n = _panels(profile, results_dir, PHRASES)
-    some(panels, "no training log with counts of phrases; train again with this version")
-    title = f"Phrases in training, mean of {WINDOW} steps"
-    return Rendered([], _in_groups(profile, "fig_phrases", panels, results_dir / "figures" / "phrases", title), n)
-
-
-def _panels(profile: Profile, results_dir: Path, columns: Mapping[str, str]) -> tuple[dict[str, list[Curve]], str]:
-    """Panel -> curves, of the columns that the training logs have; and n."""
-    table = chosen(profile, read_derived(results_dir, "curves"))
-    labels = {name: method.label for name, method in profile.methods.items()}
-    found = {
-        panel: training_curves(table, column, labels, WINDOW) for panel, column in columns.items() if column in table
-    }
-    runs = len(table[["method", "seed"]].drop_duplicates())
-    return {panel: drawn for panel, drawn in found.items() if drawn}, f"n = {runs} training runs"
+    drawn, n = _in_groups(profile, results_dir, "fig_phrases", PHRASES, f"Phrases in training, mean of {WINDOW} steps")
+    some(drawn, "no training log with counts of phrases; train again with this version")
+    return Rendered([], drawn, n)
 
 
 def training_curves(table: pd.DataFrame, column: str, labels: Mapping[str, str], window: int = 1) -> list[Curve]:
@@ -79,19 +67,29 @@ def training_curves(table: pd.DataFrame, column: str, labels: Mapping[str, str],
 
 
 def _in_groups(
-    profile: Profile, artefact: str, panels: dict[str, list[Curve]], path: Path, title: str
-) -> list[tuple[Path, str]]:
-    """A figure for each of the groups to draw."""
-    draw = figures.curves if artefact == "fig_curves" else figures.phrases
+    profile: Profile, results_dir: Path, artefact: str, columns: Mapping[str, str], title: str
+) -> tuple[list[tuple[Path, str]], str]:
+    """A figure for each of the groups to draw, of panel -> column of the training logs; and n.
+
+    The curves of a figure are of the seeds that all its methods have: methods with the same seed see the same prompts.
+    Where there are none, each has its own.
+    """
+    table = chosen(profile, read_derived(results_dir, "curves"))
+    columns = {panel: column for panel, column in columns.items() if column in table and table[column].notna().any()}
+    labels = {name: method.label for name, method in profile.methods.items()}
+    draw, stem = (figures.curves, "curves") if artefact == "fig_curves" else (figures.phrases, "phrases")
     made = []
-    run = {curve.method for of in panels.values() for curve in of}
-    for group, methods in groups_to_draw(profile, artefact, run).items():
-        drawn = {panel: [curve for curve in of if curve.method in methods] for panel, of in panels.items()}
-        drawn = {panel: of for panel, of in drawn.items() if of}
-        if drawn:
-            shown = f"{title}: {group}" if group else title
-            made.append((draw(drawn, named(path, group), quick(profile, shown))[0], shown))
-    return made
+    for group, methods in groups_to_draw(profile, artefact, set(table["method"])).items() if columns else ():
+        part = table[table["method"].isin(methods)]
+        shared = set.intersection(*(set(seeds) for _, seeds in part.groupby("method")["seed"]))
+        if shared:
+            part = part[part["seed"].isin(shared)]
+        panels = {panel: training_curves(part, column, labels, WINDOW) for panel, column in columns.items()}
+        shown = f"{title}: {group}" if group else title
+        band = f"range of {len(shared)} seeds" if len(shared) > 1 else "" if shared else "range of each one's seeds"
+        path = named(results_dir / "figures" / stem, group)
+        made.append((draw(panels, path, quick(profile, shown), band)[0], shown))
+    return made, f"n = {len(table[['method', 'seed']].drop_duplicates())} training runs"
 
 
 def convergence(profile: Profile, estimates: pd.DataFrame) -> Table | None:

@@ -25,7 +25,7 @@ from attnpo.report.artefacts import ARTEFACTS
 from attnpo.report.evaluated import describe_trade_off, verdict
 from attnpo.report.rendered import groups_to_draw
 from attnpo.report.table import Block, Cell, Row
-from attnpo.report.trained import convergence
+from attnpo.report.trained import convergence, draw_curves
 from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen, derive
 from attnpo.runs.plan import STUDIES, Job, all_jobs, plan_artefacts, train_spec
 from attnpo.runs.profile import Profile, load_profile
@@ -255,6 +255,31 @@ def test_curves_in_groups_are_a_figure_a_group(tmp_path: Path) -> None:
     ]
     text = (folder / "index.html").read_text()
     assert "running mean of 5 steps: Both of them" in text
+
+
+def test_curves_are_of_the_seeds_that_all_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed is what decides the prompts: the first step of all methods is the same then."""
+    profile = fake_profile(tmp_path, **grouped({"both": METHODS, "one": ["attnpo"]}))
+    (tmp_path / "derived").mkdir()
+    rows = [("tlmre", 0, 1, 10.0), ("attnpo", 0, 1, 10.0), ("attnpo", 1, 1, 30.0)]
+    table = pd.DataFrame(rows, columns=["method", "seed", "step", "completions/mean_length"])
+    table.to_csv(tmp_path / "derived" / "curves.csv", index=False)
+    drawn: dict[str, Any] = {}
+
+    def keep(panels: Any, path: Path, title: str, band: str) -> list[Path]:
+        drawn[path.name] = ({curve.method: list(curve.y) for curve in panels["tokens"]}, band)
+        return [path]
+
+    monkeypatch.setattr(figures, "curves", keep)
+    assert draw_curves(profile, tmp_path).n == "n = 3 training runs"
+    assert drawn["curves_both"] == ({"tlmre": [10.0], "attnpo": [10.0]}, "")
+    assert drawn["curves_one"] == ({"attnpo": [20.0]}, "range of 2 seeds")
+
+    table["seed"] = [2, 0, 1]
+    profile = replace(profile, method_seeds={"tlmre": [2], "attnpo": [0, 1]})
+    table.to_csv(tmp_path / "derived" / "curves.csv", index=False)
+    draw_curves(profile, tmp_path)
+    assert drawn["curves_both"] == ({"tlmre": [10.0], "attnpo": [20.0]}, "range of each one's seeds")
 
 
 def test_a_group_of_which_one_has_been_run_has_a_figure_where_no_other_has(tmp_path: Path) -> None:
