@@ -25,6 +25,7 @@ from attnpo.method.selection import confidence_of_steps
 from attnpo.method.steps import TokenSteps
 
 VARIANTS = ("published", "summary")
+LENGTH_CREDITS = ("all", "redundant")
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,19 @@ class CreditConfig:
     """Off: both powers of p are taken as 1 (as if every problem were solved); the schedule is not touched."""
     variant: Literal["published", "summary"] = "published"
     """Formula and schedule of PA: as in the published code, or as a summary of the paper prints them."""
+    length_credit: Literal["all", "redundant"] = "all"
+    """Which tokens the length reward acts on: `all`, as published; or `redundant`, a variant of ours: steps of correct
+    responses with S_k < S_base alone. All other tokens, those of wrong responses too, have the advantage that
+    correctness alone would give, so that no essential step is rewarded for its shortness or punished for its length."""
     min_steps: int = 2
     """Responses with fewer steps are left alone."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise AttnPOError(f"variant {self.variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
+        if self.length_credit not in LENGTH_CREDITS:
+            known = ", ".join(LENGTH_CREDITS)
+            raise AttnPOError(f"length_credit {self.length_credit!r} is unknown: choose one of {known}")
         if not 0 <= self.floor <= 1:
             raise AttnPOError(f"floor {self.floor} is outside [0, 1]: give the least factor on the advantage")
         for name in ("baseline_exponent", "attenuation_exponent", "warmup_steps", "min_steps"):
@@ -127,6 +135,8 @@ class Credit:
     """(N, 2), see `Shaped.crops`."""
     state: dict[str, Any] | None
     """The length reward's next state, see `Shaped.state`."""
+    of_correctness: Tensor
+    """(N,) float64: the advantages that correctness alone would have, 0 for dropped groups."""
 
     @property
     def loss_tokens(self) -> Tensor:
@@ -194,7 +204,11 @@ def assign(
         rows = zip(offsets, shaped.factors, (advantages * keep).tolist(), strict=True)
         for of_row, shares, advantage in rows:
             of_row += [(start, end, (share - 1) * advantage) for start, end, share in shares if advantage]
-    return Credit(advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.crops, shaped.state)
+    alone = right.double()
+    alone = torch.zeros_like(alone) if group_size == 1 else ESTIMATORS[estimator](alone, group_size)
+    return Credit(
+        advantages * keep, right, accuracy, truncate_at, keep, offsets, shaped.crops, shaped.state, alone * keep
+    )
 
 
 def whitened_returns(
@@ -305,7 +319,7 @@ class Rescaled(NamedTuple):
     """Advantages of tokens."""
 
     advantages: Tensor
-    """(B, T) float64: gamma * A."""
+    """(B, T) float64: gamma * A, or what `CreditConfig.length_credit` puts in its place."""
     gammas: Tensor
     """(B, T) float64, each in [0, 1]."""
     baselines: list[float]
@@ -320,6 +334,7 @@ def rescale(
     global_step: int,
     config: CreditConfig | None = None,
     offsets: Tensor | None = None,
+    of_correctness: Tensor | None = None,
 ) -> Rescaled:
     """Rescale advantages step by step: token t of response b gets `gamma[b, t] * (A[b] + offsets[b, t])`.
 
@@ -332,11 +347,14 @@ def rescale(
         global_step: the optimizer step that is prepared, the first is 1 (as in verl).
         config: constants of the rule. The sign of A[b] alone decides between PA and NA.
         offsets: (B, T), see `token_offsets`; None: 0.
+        of_correctness: (B,), see `Credit`; needed where `config.length_credit` is `redundant`.
 
     Raises:
-        AttnPOError: scores or advantages that are not finite, as `step_gammas`.
+        AttnPOError: scores or advantages that are not finite, as `step_gammas`, or no `of_correctness` where it is
+            needed.
     """
     config = config or CreditConfig()
+    redundant = torch.zeros(len(advantages), width, dtype=torch.bool, device=advantages.device)
     gammas = torch.ones(len(advantages), width, dtype=torch.float64, device=advantages.device)
     baselines = []
     for row, (steps, scores, prompt_tokens) in scored.items():
@@ -358,9 +376,17 @@ def rescale(
             has_tokens,
         )
         gammas[row, : len(step_of_token)] = token_gammas(per_step, step_of_token)
+        below = has_tokens & (scores.to(gammas) < baselines[-1])
+        redundant[row, : len(step_of_token)] = (step_of_token >= 0) & below[step_of_token.clamp(min=0)]
     of_tokens = advantages.double().unsqueeze(1)
     if offsets is not None:
         of_tokens = of_tokens + offsets.to(of_tokens)
+    if config.length_credit == "redundant":
+        if of_correctness is None:
+            raise AttnPOError("length_credit 'redundant' needs of_correctness, see `assign`")
+        gammas = gammas.where(redundant, 1.0)
+        rescaled = torch.where(redundant, of_tokens * gammas, of_correctness.double().unsqueeze(1))
+        return Rescaled(rescaled, gammas, baselines)
     return Rescaled(of_tokens * gammas, gammas, baselines)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from attnpo.testbed.oracle import Computation, Equation, commuted, equations, stages
 from attnpo.testbed.problems import ChainProblem, is_hard
@@ -37,6 +38,17 @@ class Routes:
     """Equations that are no link, part or check of the chain as the trace has it: operands were miscopied."""
 
 
+class Begun(NamedTuple):
+    """Where the route of a hard link begins."""
+
+    link: int
+    """Which link of the chain it is, from 0."""
+    step: int
+    """The step of the trace, from 0."""
+    worked: bool
+    """Whether it is worked out."""
+
+
 @dataclass
 class _Working:
     """A hard link in work: its value and operand, and the parts so far with the results that the trace gave them."""
@@ -45,6 +57,8 @@ class _Working:
     value: int
     n: int
     results: dict[Computation, int] = field(default_factory=dict)
+    step: int = 0
+    """Where its first part stands."""
 
     def goes_on(self, equation: Equation) -> bool:
         """Whether the equation is the next part of what has begun; a part of the next link may look alike."""
@@ -75,14 +89,23 @@ class _Working:
 
 def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
     """The links of a trace, from the texts of its steps in order."""
-    found = Routes()
+    return _follow(problem, step_texts)[0]
+
+
+def begun(problem: ChainProblem, step_texts: Sequence[str]) -> list[Begun]:
+    """Where the trace decided on the route of each hard link that it did, in order."""
+    return _follow(problem, step_texts)[1]
+
+
+def _follow(problem: ChainProblem, step_texts: Sequence[str]) -> tuple[Routes, list[Begun]]:
+    found, starts = Routes(), list[Begun]()
     value, before = problem.start, problem.start
     position = 0
     working: _Working | None = None  # the next link, if it is hard
     doubt: _Working | None = None  # the link before, if it was recalled
     other: int | None = None  # what a re-check found in place of the value
     known: set[Computation] = set()  # what checks may repeat
-    for equation in (e for text in step_texts for e in equations(text)):
+    for k, equation in ((k, e) for k, text in enumerate(step_texts) for e in equations(text)):
         op, n = problem.ops[position] if position < problem.chain else ("", 0)
         if other is not None and _begins(problem, other, op, n, equation) > _begins(problem, value, op, n, equation):
             right = problem.apply(before, *problem.ops[position - 1])
@@ -96,6 +119,7 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
             if is_hard(op, n):
                 found.direct += 1
                 found.direct_right += equation.holds(problem)
+                starts.append(Begun(position, k, worked=False))
                 doubt = _Working(problem, value, n)
             else:
                 found.easy += 1
@@ -103,9 +127,12 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
                 doubt = None
         elif working is not None and not (doubt is not None and doubt.goes_on(equation)) and working.take(equation):
             known.add(computation)
+            if len(working.results) == 1:
+                working.step = k
             if not working.complete:
                 continue
             found.worked += 1
+            starts.append(Begun(position, working.step, worked=True))
             found.worked_right += result == problem.apply(value, op, n)
             doubt = None
         elif doubt is not None and doubt.take(equation):
@@ -126,7 +153,7 @@ def routes(problem: ChainProblem, step_texts: Sequence[str]) -> Routes:
         known |= {computation, commuted(value, op, n)}
         before, value, working, other = value, result, None, None
         position += 1
-    return found
+    return found, starts
 
 
 def _begins(problem: ChainProblem, value: int, op: str, n: int, equation: Equation) -> bool:

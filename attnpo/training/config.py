@@ -201,7 +201,12 @@ class AttnPOConfig(GRPOConfig):
                 f"length_reward is {self.length_reward!r}, step_scores {self.step_scores!r}; leave answers out"
             )
         self.answer_config()
-        self.credit_config()
+        apart = self.credit_config().length_credit
+        if apart != "all" and self.advantage_estimator in ("batch", "reinforce_pp"):
+            raise AttnPOError(
+                f"credit.length_credit is {apart!r}, but {self.advantage_estimator!r} whitens over the batch, with the "
+                "length reward in it; choose another advantage_estimator"
+            )
         self.selection_config()
         self._refuse_unaligned_checkpoints()
         if self.use_vllm:

@@ -211,7 +211,10 @@ class AttnPOTrainer(GRPOTrainer):
         # Optimizer steps count from 1, as in verl.
         width, step = output["completion_ids"].shape[1], self.state.global_step + 1
         offsets = token_offsets(credit.offsets[local], width)
-        rescaled = rescale(advantages, credit.accuracy[local], scored, width, step, self.credit_config, offsets)
+        rescaled = rescale(
+            advantages, credit.accuracy[local], scored, width, step,
+            self.credit_config if self.args.attnpo else None, offsets, credit.of_correctness[local],
+        )  # fmt: skip
         if not bool(torch.isfinite(rescaled.advantages).all()):
             raise AttnPOError("an advantage is not finite; check the reward functions for NaN and infinity")
         output["advantages"] = rescaled.advantages.float()

@@ -175,6 +175,27 @@ def test_offsets_are_rescaled_with_the_advantage() -> None:
     assert found.advantages[0].tolist() == [0, 0, 0.75, 0.75, 0.75, 1]
 
 
+def test_length_acts_on_redundant_steps_alone_where_that_is_chosen() -> None:
+    """Group: two correct, one wrong. RLOO of correctness: .5, .5, -1; of the rewards .9, .6, 0: .6, .15, -.75."""
+    rewards, correct = torch.tensor([0.9, 0.6, 0.0], dtype=torch.float64), torch.tensor([1.0, 1.0, 0.0])
+    credit = assign(Shaped(rewards), torch.tensor([6, 6, 6]), correct, 3)
+    assert credit.of_correctness.tolist() == pytest.approx([0.5, 0.5, -1.0])
+    steps = steps_of([0, 0, 1, 1, -1, -1], (5, 6))
+    # S_base = 1 / 8 without the difficulty term: the first step is above it, the second at half of it.
+    scored = {row: ScoredSteps(steps, torch.tensor([0.5, 0.0625]), 2) for row in (0, 1)}
+    config = CreditConfig(length_credit="redundant", difficulty=False, warmup_steps=0)
+    found = rescale(credit.advantages, credit.accuracy, scored, 6, 1, config, of_correctness=credit.of_correctness)
+    assert found.advantages[0].tolist() == pytest.approx([0.5, 0.5, 0.3, 0.3, 0.5, 0.5])
+    assert found.advantages[1].tolist() == pytest.approx([0.5, 0.5, 0.075, 0.075, 0.5, 0.5])
+    assert found.advantages[2].tolist() == pytest.approx([-1.0] * 6)
+    assert found.gammas[0].tolist() == pytest.approx([1, 1, 0.5, 0.5, 1, 1])
+    lower = torch.tensor([0.6, -0.15, -0.75], dtype=torch.float64)  # a redundant step is punished whole
+    punished = rescale(lower, credit.accuracy, scored, 6, 1, config, of_correctness=credit.of_correctness)
+    assert punished.advantages[1].tolist() == pytest.approx([0.5, 0.5, -0.15, -0.15, 0.5, 0.5])
+    with pytest.raises(AttnPOError, match="needs of_correctness"):
+        rescale(credit.advantages, credit.accuracy, scored, 6, 1, config)
+
+
 def test_returns_are_whitened_over_the_tokens_of_the_batch() -> None:
     """Against the mean and the sample standard deviation of all tokens' returns."""
     rewards = torch.tensor([1.0, 0.0, 1.0, 0.0], dtype=torch.float64)

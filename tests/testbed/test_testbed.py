@@ -313,6 +313,15 @@ def test_the_routes_of_hard_links(steps: list[str], expected: dict[str, int]) ->
     assert {name: count for name, count in found.items() if count} == expected
 
 
+def test_where_the_routes_of_hard_links_begin() -> None:
+    problem = ChainProblem(70, (("-", 4), ("*", 23), ("*", 22)))  # 66, 18, 96
+    worked = ["Next, 18 * 2 = 36.", "Then 18 * 20 = 60.", "Now 36 + 60 = 96."]
+    first = ["First, 70 - 4 = 66.", "Wait, 66 + 4 = 70.", "Then 66 * 23 = 18."]
+    assert routes.begun(problem, [*first, "Okay, 18.", *worked]) == [(1, 2, False), (2, 4, True)]
+    assert routes.begun(problem, [*first, worked[0]]) == [(1, 2, False)]  # begun, and not done
+    assert routes.begun(problem, [*first, worked[0], "Then 18 * 22 = 96."]) == [(1, 2, False), (2, 4, False)]
+
+
 def test_a_route_is_judged_by_the_value_that_the_trace_went_on_with() -> None:
     problem = ChainProblem(70, (("-", 4), ("*", 23), ("*", 22)))  # 66, 18, 96
     steps = ["First, 70 - 4 = 67.", "Another way: 67 + 4 = 70.", "Then 67 * 23 = 41.", "Now 41 * 22 = 2."]

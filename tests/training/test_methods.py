@@ -331,6 +331,38 @@ def test_oracle_labels_take_the_place_of_attention(tmp_path: Path) -> None:
     assert spared > 0
 
 
+def test_length_acts_on_redundant_steps_alone_where_that_is_chosen(tmp_path: Path) -> None:
+    """By the oracle's labels: a redundant step of a correct response keeps `1 - p**2` of a positive advantage and the
+    whole of a negative one; every other token has the advantage of correctness."""
+    trainer = made(
+        tmp_path,
+        length_reward="tlmre",
+        length_reward_args={"alpha": 0.8},
+        attnpo=True,
+        heads=None,
+        step_scores="labels",
+        step_labels=lambda row, texts: oracle_labels(ITEMS[row["id"]], texts),
+        credit={"warmup_steps": 0, "length_credit": "redundant"},
+        max_steps=1,
+        max_completion_length=160,
+    )
+    seen = watched(trainer)
+    trainer.train()
+    output, found = seen[0], 0
+    alone = rloo_advantages(output["credit"].correct.double(), 4)
+    for row, ids in enumerate(output["ids"]):
+        expected = torch.full((len(ids),), alone[row].item())
+        steps, plain = trainer_steps(trainer, ids), output["credit"].advantages[row].item()
+        if steps is not None and output["credit"].correct[row] and len(steps.steps) > 1 and plain:
+            essential = oracle_labels(ITEMS[output["inputs"][row]["id"]], steps.texts)
+            depth = float(output["credit"].accuracy[row]) ** 2 if plain > 0 else 0.0
+            for place, step in enumerate(steps.step_of_token):
+                if step >= 0 and not essential[step]:
+                    expected[place], found = (1 - depth) * plain, found + 1
+        assert output["advantages"][row, : len(ids)].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert found > 0
+
+
 def trainer_steps(trainer: AttnPOTrainer, ids: list[int]) -> Any:
     from attnpo.method.steps import align_steps
 

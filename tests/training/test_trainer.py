@@ -34,6 +34,11 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
         ({"length_reward": "tlmr"}, "length_reward is 'tlmr'; choose one of .*tlmre"),
         ({"advantage_estimator": "gae"}, "choose one of rloo, centred, grpo, batch"),
         ({"scale_rewards": "group"}, "the estimator 'rloo' does not divide"),
+        (
+            {"length_reward": "dler", "credit": {"length_credit": "redundant"}},
+            "length_credit is 'redundant', but 'batch' whitens over the batch",
+        ),
+        ({"credit": {"length_credit": "no"}}, "length_credit: 'no' is not 'all' or 'redundant'"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
