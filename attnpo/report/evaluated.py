@@ -21,7 +21,7 @@ from attnpo.runs.store import Run
 from attnpo.statistics.estimates import AT_EQUAL_TOKENS
 from attnpo.statistics.measures import MEASURES
 from attnpo.statistics.metrics import Line, trade_off
-from attnpo.statistics.samples import shared_seeds
+from attnpo.statistics.samples import compared_lines
 
 C = TypeVar("C")
 
@@ -104,7 +104,7 @@ def _points(points: float) -> str:
 
 
 def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
-    """Methods at several strengths of their length penalty, and how far the first line is above the others."""
+    """Methods at several strengths of their length penalty, and how far each line is above the last one."""
     section = profile.artefacts.get("fig_strength")
     if section is None or len(section.groups) < 2:
         raise AttnPOError(
@@ -114,32 +114,32 @@ def draw_strengths(profile: Profile, results_dir: Path) -> Rendered:
     made: list[tuple[Path, str]] = []
     n = 0
     for task, title in titles_of(profile, estimates).items():
-        run = set(estimates.methods(task))
-        found = {group: [m for m in methods if m in run] for group, methods in section.groups.items()}
-        if any(len(methods) < 2 for methods in found.values()):
+        seeds = {method: estimates.seeds(task, method) for method in estimates.methods(task)}
+        compared = compared_lines(section.groups, seeds)
+        if not compared:
             continue
-        seeds = shared_seeds([estimates.seeds(task, m) for methods in found.values() for m in methods])
-        if not seeds:
-            continue
+        reference = compared[0][1]
+        drawn_on = {name: both for name, _, both in compared} | {reference: compared[0][2]}
         lines = {}
-        for group, methods in found.items():
+        for group, both in drawn_on.items():
             points = []
-            for method in methods:
-                cells = estimates.values(task, method, seeds=seeds)
+            for method in [m for m in section.groups[group] if m in seeds]:
+                cells = estimates.values(task, method, seeds=both)
                 points.append(figures.Strength(cells["tokens"], cells["accuracy"], strength_of(profile, method)))
                 n += cells["accuracy"].n
             lines[group, without_strength(profile, group)] = points
-        first, *others = found
         words = []
-        for other in others:
-            cells = estimates.line(task, first, seeds, other, seeds)
-            names = without_strength(profile, first), without_strength(profile, other)
-            words.append(_at_equal_tokens(*names, cells, profile.report.margins_at_equal_tokens))
+        for group, _, both in compared:
+            cells = estimates.line(task, group, both, reference, both)
+            names = without_strength(profile, group), without_strength(profile, reference)
+            said = _at_equal_tokens(*names, cells, profile.report.margins_at_equal_tokens)
+            words.append(f"{said[:-1]} (seeds {' '.join(map(str, both))}).")
         name = "strength" if not made else f"strength_{task}"
-        penalties = {next(iter(profile.method(m).reward_args), "") for methods in found.values() for m in methods}
+        shown = [m for group in drawn_on for m in section.groups[group]]
+        penalties = {next(iter(profile.method(m).reward_args), "") for m in shown}
         what = " or ".join(sorted(penalties - {""}))
         drawn = figures.strengths(lines, results_dir / "figures" / name, quick(profile, title), what)
-        made.append((drawn[0], f"{title}, seeds {' '.join(map(str, seeds))}. {' '.join(words)}"))
+        made.append((drawn[0], f"{title}. {' '.join(words)}"))
     some(made, "no two strengths of each method are finished with the same seed")
     return Rendered([], made, f"n = {n:,} responses")
 

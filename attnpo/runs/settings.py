@@ -44,7 +44,7 @@ class ArtefactSection:
     groups: dict[str, list[str]] = field(default_factory=dict)
     """For `fig_curves`, `fig_phrases`, `fig_passk` and `fig_budget`: the title of a figure, which names its file too,
     to the methods in it; empty: one figure of all. For `fig_strength`: a method, whose name and look a line has, to
-    the methods along that line."""
+    the methods along that line; each line is compared with the last one."""
     core: CoreSection | None = None
     """Null: all rows."""
     chains: dict[str, list[int]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from attnpo.errors import AttnPOError
 from attnpo.statistics.bootstrap import Drawn, Estimate, draw_problems, estimates_of
 from attnpo.statistics.measures import AES, MEASURES, REDUNDANT_SHARE, REG, TOKENS_RELATIVE, Measure, measures_of
 from attnpo.statistics.metrics import Array, aes_unchecked, difference_at_equal_length, efficiency_gap
-from attnpo.statistics.samples import Sample, check_same_problems, samples_by_method, shared_seeds
+from attnpo.statistics.samples import Sample, check_same_problems, compared_lines, samples_by_method, shared_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,8 @@ class Wanted:
     chains: Sequence[Sequence[int]] = ()
     """Accuracy, pass@k and accuracy@B for the problems with chains of these lengths together."""
     lines: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Name -> methods along a line, from the weakest length penalty to the strongest. The first line is compared with
-    the others at equal tokens; all methods are taken on the seeds that all of them have."""
+    """Name -> methods along a line, from the weakest length penalty to the strongest. Each line is compared with the
+    last one at equal tokens, on the seeds that all methods of the two have."""
     frontier: bool = False
     """Each method's gap to the best of all at each budget (REG)."""
     known: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
@@ -172,18 +172,11 @@ def _questions(
 def _line_questions(
     task: str, seeds: Mapping[str, tuple[int, ...]], lines: Mapping[str, Sequence[str]]
 ) -> Iterable[Question]:
-    found = {name: tuple(m for m in methods if m in seeds) for name, methods in lines.items()}
-    if len(found) < 2 or any(len(methods) < 2 for methods in found.values()):
-        return
-    both = shared_seeds([seeds[m] for methods in found.values() for m in methods])
-    if not both:
-        return
-    for methods in found.values():
-        for method in methods:
+    for name, reference, both in compared_lines(lines, seeds):
+        one, other = (tuple(m for m in lines[line] if m in seeds) for line in (name, reference))
+        for method in (*one, *other):
             yield Question(task, (), method, both)
-    first, *others = found
-    for other in others:
-        yield Question(task, (), first, both, other, both, found[first], found[other])
+        yield Question(task, (), name, both, reference, both, one, other)
 
 
 class _Answers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,25 @@ def shared_seeds(seeds: Sequence[Collection[int]]) -> tuple[int, ...]:
     seeds of one against the first two of the other would show a difference between seeds as one between methods.
     """
     return tuple(sorted(set.intersection(*(set(of_method) for of_method in seeds))))
+
+
+def compared_lines(
+    lines: Mapping[str, Sequence[str]], seeds: Mapping[str, Collection[int]]
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(line, reference, seeds): each line against the last one, on the seeds that all methods of the two have.
+
+    Args:
+        lines: name -> methods along it. Methods without seeds do not count; lines with fewer than two are left out, and
+            where the last one is, nothing is compared.
+        seeds: method -> seeds.
+    """
+    found = {name: [m for m in methods if m in seeds] for name, methods in lines.items()}
+    if not found:
+        return []
+    *others, reference = found
+    both = {name: shared_seeds([seeds[m] for m in found[name] + found[reference]]) for name in others if found[name]}
+    enough = [name for name in both if min(len(found[name]), len(found[reference])) > 1]
+    return [(name, reference, both[name]) for name in enough if both[name]]
 
 
 def check_same_problems(one: Sample, other: Sample) -> None:

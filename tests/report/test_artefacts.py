@@ -358,7 +358,7 @@ def test_strengths_are_compared_at_equal_length_on_the_seeds_that_all_have(
     assert main(["table", *words, "all"]) == 0
     text = (folder / "index.html").read_text()
     caption = text[text.index("figures/strength.png") :]
-    assert re.search(r"seeds 0\. AttnPO less TLMRE at equal tokens: accuracy \S+ \([^)]*\) points", caption)
+    assert re.search(r"AttnPO less TLMRE at equal tokens: accuracy \S+ \([^)]*\) points.*\(seeds 0\)\.", caption)
     without = {**CHANGES, "artefacts": {**ARTEFACTS_OF_PROFILE, "fig_strength": {"methods": METHODS}}}
     profile = fake_profile(tmp_path, **without)
     assert main(["table", *words, "fig_strength"]) == 2

@@ -234,6 +234,11 @@ def test_lines_are_compared_at_equal_tokens_on_shared_seeds() -> None:
     assert row["value"] == pytest.approx(0.1)
     assert (row["method"], row["reference"], row["seeds"], row["n"]) == ("x", "y", "0 1", 4 * 2 * 50 * 4)
     assert set(found.loc[found["method"] == "x1", "seeds"]) == {"0 1", "0 1 2"}
+    more = problems[problems["method"].isin(["x0", "x1"]) & problems["seed"].eq(0)]
+    more = pd.concat([problems, more.assign(method=more["method"].str.replace("x", "z"))])
+    of_three = estimate_table(more, [Wanted(tasks=["a"], lines={"z": ["z0", "z1"], **lines})], draws=20)
+    of_three = of_three[of_three["measure"] == AT_EQUAL_TOKENS["accuracy"]]
+    assert of_three[["method", "reference", "seeds"]].to_numpy().tolist() == [["z", "y", "0"], ["x", "y", "0 1"]]
     few = estimate_table(problems, [Wanted(tasks=["a"], lines={"x": ["x0", "x1"], "y": ["y0"]})], draws=20)
     assert AT_EQUAL_TOKENS["accuracy"] not in set(few["measure"])
 
