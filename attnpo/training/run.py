@@ -297,7 +297,7 @@ def run_training(
         )
         for theirs in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(theirs)
-        trainer.add_callback(ProgressLine())
+        trainer.add_callback(ProgressLine(out_dir / "log.jsonl"))
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
         if "reference" in context_fields(method.reward):
