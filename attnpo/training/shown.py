@@ -11,15 +11,19 @@ def shown_figures(entry: Mapping[str, Any], attnpo: bool) -> str:
 
     What the entry of the log does not hold as a number is left out.
     """
-    accuracy = entry.get("attnpo/group_accuracy")
-    tokens = entry.get("completions/mean_length")
-    lowered = [entry.get(f"attnpo/{name}_token_share") for name in ("pa", "na")] if attnpo else [None]
-    figures = [
-        f"accuracy {accuracy:.2f}" if isinstance(accuracy, int | float) else "",
-        f"{tokens:.0f} tokens" if isinstance(tokens, int | float) else "",
-        f"{sum(lowered):.1%} of tokens attenuated" if all(isinstance(share, int | float) for share in lowered) else "",
-    ]
-    return ", ".join(filter(None, figures))
+    figures = []
+    if _is_number(accuracy := entry.get("attnpo/group_accuracy")):
+        figures.append(f"accuracy {accuracy:.2f}")
+    if _is_number(tokens := entry.get("completions/mean_length")):
+        figures.append(f"{tokens:.0f} tokens")
+    lowered: list[Any] = [entry.get(f"attnpo/{name}_token_share") for name in ("pa", "na")]
+    if attnpo and all(map(_is_number, lowered)):
+        figures.append(f"{sum(lowered):.1%} of tokens attenuated")
+    return ", ".join(figures)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def clock(seconds: float) -> str:
