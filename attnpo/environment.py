@@ -105,6 +105,12 @@ def checkout_root() -> Path:
     return PACKAGE.parent if IN_CHECKOUT else Path.cwd()
 
 
+def short_path(path: Path) -> str:
+    """A path for people: from `checkout_root` on, if it is in there."""
+    root = checkout_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def shipped(place: str) -> Path:
     """A file or folder of the repository that a wheel holds too, such as `reproduce/profiles`; it need not exist.
 

@@ -95,7 +95,7 @@ def test_the_pure_core_knows_no_engine_and_no_files(name: str) -> None:
     assert not found, f"{name} imports {sorted(found)}"
 
 
-LIGHT = ["errors", "files", "schema", "environment", "cli", "probing.settings", "training.settings"]
+LIGHT = ["errors", "files", "schema", "environment", "cli", "probing.settings", "training.settings", "training.shown"]
 LIGHT += ["probing.heads", "sampling.settings", "sampling.sampler", "evaluation.check", "evaluation.settings"]
 LIGHT += [*(name for name in sorted(modules()) if name.startswith("runs"))]
 

@@ -1,4 +1,5 @@
-"""The command line: `attnpo template | split | probe | train | eval | study | table | report | trace | run | check`."""
+"""The command line: `attnpo template | split | probe | train | eval | study | table | report | trace | run | push |
+check`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import attnpo
 from attnpo.cli.data import split
 from attnpo.cli.evaluation import check, evaluate
 from attnpo.cli.machine import refusal
+from attnpo.cli.push import push
 from attnpo.cli.results import report, run, table, trace
 from attnpo.cli.training import probe, study, template, train
 from attnpo.environment import git_state, no_telemetry
@@ -41,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[..., Any]] = {
             "template": template, "split": split, "probe": probe, "train": train, "eval": evaluate, "study": study,
-            "table": table, "report": report, "trace": trace, "run": run, "check": check,
+            "table": table, "report": report, "trace": trace, "run": run, "push": push,
+            "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
             commands,

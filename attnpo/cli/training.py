@@ -33,6 +33,7 @@ from attnpo.runs.store import Run
 from attnpo.sampling.settings import Backend
 from attnpo.schema import build
 from attnpo.testbed import check_model
+from attnpo.training.settings import CARD
 
 
 def template() -> None:
@@ -237,7 +238,8 @@ def train(
         section = loaded.method(method)
         run_training(loaded.source, loaded.steps, loaded.trained(), section, seed, heads_file, loaded.n_heads, folder)
         models = [p for name in ("model", "snapshots") for p in (folder / name).rglob("*") if p.is_file()]
-        return [folder / "log.jsonl", *models]
+        card = folder / "model" / CARD  # people edit it: that changes nothing of the run
+        return [folder / "log.jsonl", *(path for path in models if path != card)]
 
     compute(run, f"attnpo train {loaded.option} --method {method} --seed {seed}", work, about(loaded))
 

@@ -10,6 +10,7 @@ from attnpo.runs.plan import Job, Plans, all_jobs
 from attnpo.runs.profile import Profile
 from attnpo.runs.settings import CoreSection
 from attnpo.testbed import missing_model
+from attnpo.training.shown import clock
 
 
 def outlook(profile: Profile, plans: Plans, jobs: list[Job], left: list[Job], workers: int) -> list[str]:
@@ -80,10 +81,3 @@ def _known_seconds(jobs: Iterable[Job]) -> dict[str, list[float]]:
         if manifest is not None and manifest.get("finished") is not None:
             known.setdefault(job.kind, []).append(manifest["wall_seconds"])
     return known
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

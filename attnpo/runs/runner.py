@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from attnpo.environment import checkout_root, shipped
+from attnpo.environment import shipped, short_path
 from attnpo.files import locked
 from attnpo.runs.plan import Job, check_methods
 from attnpo.runs.profile import Profile
@@ -193,9 +193,4 @@ def _cause(job: Job) -> str:
 
 def _failure(job: Job, code: int, cause: str) -> str:
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-    return f"failed: {job.title} ({how}), see {_relative(job.run.folder / 'job.log')}: {cause}"
-
-
-def _relative(path: Path) -> str:
-    root = checkout_root()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    return f"failed: {job.title} ({how}), see {short_path(job.run.folder / 'job.log')}: {cause}"

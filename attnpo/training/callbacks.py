@@ -21,6 +21,7 @@ from trl import GRPOTrainer
 from attnpo.files import atomic_write_bytes
 from attnpo.method.steps import THINK_END
 from attnpo.sampling.models import state_dtype
+from attnpo.training.shown import clock, shown_figures
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +84,17 @@ def _is_of_a_step(entry: Mapping[str, Any]) -> bool:
 class ProgressLine(TrainerCallback):
     """Shows a training on standard error, in place of TRL's bar and its dict of all that is logged.
 
-    A terminal gets a bar with the figures of the last step and the time left, anything else a line a step.
+    It says once where the log is. Then a terminal gets a bar with the figures of the last step and the time left,
+    anything else a line a step.
     """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
 
     def on_train_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         """Begin at the step of the checkpoint."""
+        if state.is_world_process_zero:
+            print(f"every figure of each step: {self.log}", file=sys.stderr, flush=True)
         self.bar = tqdm(
             desc="training", total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True,
             disable=not (state.is_world_process_zero and sys.stderr.isatty()),
@@ -103,21 +110,13 @@ class ProgressLine(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
         if self.bar.disable:
             seconds = (time.monotonic() - self.begin) / (state.global_step - self.first)
-            minutes, rest = divmod(round(seconds * (state.max_steps - state.global_step)), 60)
-            line = f"step {state.global_step}/{state.max_steps}: {figures}, {minutes}:{rest:02d} minutes left"
+            left = clock(seconds * (state.max_steps - state.global_step))
+            line = f"step {state.global_step}/{state.max_steps}: {figures}, {left} left"
             print(line, file=sys.stderr, flush=True)
 
     def on_train_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
         """Leave the bar as it is."""
         self.bar.close()
-
-
-def shown_figures(logs: Mapping[str, float], attnpo: bool) -> str:
-    """Accuracy, mean length of a response and, with AttnPO, the share of tokens whose advantage it lowers."""
-    accuracy, tokens = logs["attnpo/group_accuracy"], logs["completions/mean_length"]
-    lowered = logs["attnpo/pa_token_share"] + logs["attnpo/na_token_share"]
-    rest = f", {lowered:.1%} of tokens attenuated" if attnpo else ""
-    return f"accuracy {accuracy:.2f}, {tokens:.0f} tokens{rest}"
 
 
 class Snapshots(TrainerCallback):

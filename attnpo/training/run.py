@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallb
 
 from attnpo.environment import usable_cores
 from attnpo.errors import AttnPOError, first_line
+from attnpo.files import atomic_write_bytes
 from attnpo.grading.math import Grader
 from attnpo.method.attention import Head
 from attnpo.method.steps import token_bytes_table
@@ -39,13 +40,15 @@ from attnpo.sampling.models import (
     state_dtype,
 )
 from attnpo.sampling.sampler import check_room, prompt_ids
-from attnpo.testbed import load_problems
+from attnpo.testbed import MODELS, load_problems, model_path, on_hub
+from attnpo.testbed.problems import SCALES
 from attnpo.training.callbacks import LogFile, ProgressLine, Snapshots, cut_log
+from attnpo.training.card import About
 from attnpo.training.correctness import Correctness
 from attnpo.training.heads import choose_heads
 from attnpo.training.reference import add_reference
 from attnpo.training.rollouts import ROLLOUTS_FILE, RolloutFile
-from attnpo.training.settings import CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
+from attnpo.training.settings import CARD, CHECKPOINTS_FOLDER, MethodSection, TargetLengthSection, TrainSection
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer, StepLabels
 
 TRACKERS = {"tensorboard": ["tensorboard", "tensorboardX"], "trackio": ["trackio"], "wandb": ["wandb"]}
@@ -248,9 +251,9 @@ def run_training(
         seed: of prompts and sampling; methods with the same seed see the same prompts in the same order.
         heads_file: the probe's heads.json, for methods that take its top or worst heads.
         default_heads: how many heads, where the method has no `n_heads`.
-        out_dir: gets `model/`, `log.jsonl` (a line a step), `rollouts.jsonl` and `snapshots/STEP/` if they are wanted,
-            `reference.json` if the reward compares with the untrained model, and `checkpoints/`, which the caller
-            deletes when it needs no resuming any more.
+        out_dir: gets `model/` with its card, `log.jsonl` (a line a step), `rollouts.jsonl` and `snapshots/STEP/` if
+            they are wanted, `reference.json` if the reward compares with the untrained model, and `checkpoints/`, which
+            the caller deletes when it needs no resuming any more.
 
     Returns:
         the model's folder.
@@ -266,6 +269,7 @@ def run_training(
         logger.info("%s is the end of the training", checkpoint.name)
         if process_state().is_main_process:
             _take_model(checkpoint, out_dir)
+            _take_card(out_dir)
             state_dtype(out_dir / "model", dtype)
         leave_process_group()
         return out_dir / "model"
@@ -294,10 +298,11 @@ def run_training(
             processing_class=tokenizer,
             callbacks=[LogFile(out_dir / "log.jsonl")],
             step_labels=_labels(method, source.data, problems) if config.step_scores == "labels" else None,
+            about=about_training(source, train, method, out_dir.name, getattr(model.config, "_commit_hash", None)),
         )
         for theirs in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(theirs)
-        trainer.add_callback(ProgressLine())
+        trainer.add_callback(ProgressLine(out_dir / "log.jsonl"))
         if method.snapshots is not None:
             trainer.add_callback(Snapshots(trainer, method.snapshots, out_dir / "snapshots", dtype))
         if "reference" in context_fields(method.reward):
@@ -306,12 +311,47 @@ def run_training(
             logger.info("going on from %s", checkpoint.name)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model(str(out_dir / "model"))
+    trainer.create_model_card()
     if trainer.accelerator.is_main_process:
         state_dtype(out_dir / "model", dtype)
         tokenizer.save_pretrained(out_dir / "model")
+        _take_card(out_dir)
     del trainer, model  # they hold the process group
     leave_process_group()
     return out_dir / "model"
+
+
+def about_training(
+    source: Source, train: TrainSection, method: MethodSection, name: str, commit: str | None = None
+) -> About:
+    """What the model card says beside the trainer's arguments.
+
+    Args:
+        source: the model and the problems. Of a folder or a file the card has the name, not the path.
+        train: what all methods share.
+        method: the method.
+        name: of the trained model.
+        commit: the model's on the hub, if it is known more exactly than by the revision.
+    """
+    local = source.model in MODELS or Path(model_path(source.model)).is_dir()
+    own = source.data in SCALES
+    base = MODELS[source.model].label if source.model in MODELS else Path(source.model).name
+    more = {"split of the data": f"`{train.split}`"}
+    if method.target_length is not None:
+        more["target length, in each prompt"] = f"`{method.target_length.text}`"
+    if method.prefill:
+        more["prefill, at the end of each prompt"] = f"`{json.dumps(method.prefill)}`"
+    return About(
+        name=name,
+        base=base if local else source.model,
+        base_on_hub=not local,
+        revision=None if local else commit or source.revision,
+        data=source.data if on_hub(source.data) else "the testbed's problems" if own else Path(source.data).name,
+        data_on_hub=on_hub(source.data),
+        data_revision=source.data_revision,
+        method=method.label,
+        more=more,
+    )
 
 
 def _rollouts(
@@ -402,6 +442,12 @@ def _take_model(checkpoint: Path, out_dir: Path) -> None:
     shutil.copytree(checkpoint, out_dir / "model", ignore=not_the_model)
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     cut_log(out_dir / "log.jsonl", history)
+
+
+def _take_card(out_dir: Path) -> None:
+    """Copy the card that was written with the last checkpoint, or after it, to the model."""
+    card = (out_dir / CHECKPOINTS_FOLDER / CARD).read_bytes()
+    atomic_write_bytes(out_dir / "model" / CARD, card)
 
 
 def process_state() -> accelerate.PartialState:

@@ -14,6 +14,8 @@ from attnpo.schema import STRICT, Count, Index, NotNegative, Options, Positive, 
 
 CHECKPOINTS_FOLDER = "checkpoints"
 """Holds the last checkpoints of a training run in its folder."""
+CARD = "README.md"
+"""The model card in a model's folder, as the hub calls it."""
 KEPT = ("trace_samples",)
 """Settings of a training that say what is kept to be looked at, and determine nothing of it."""
 REPORTING = ("report_to", "run_name", "project", "trackio_space_id")
@@ -55,6 +57,7 @@ _OURS = {
     "save_total_limit": "the last two checkpoints are kept",
     "logging_steps": "every step is logged",
     "logging_strategy": "every step is logged",
+    "push_to_hub": "`attnpo push` uploads a trained model, with its results on its card",
     "max_steps": "set train.steps",
     "num_train_epochs": "set train.steps",
     "seed": "set seeds",

@@ -28,6 +28,7 @@ import functools
 import itertools
 import math
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ from typing import Any
 
 import torch
 from trl import GRPOTrainer
-from trl.trainer.utils import get_config_model_id, nanstd
+from trl.trainer.utils import get_comet_experiment_url, get_config_model_id, get_trackio_space_url, nanstd
 
 from attnpo.environment import telemetry_wanted
 from attnpo.errors import AttnPOError
@@ -63,13 +64,14 @@ from attnpo.sampling.decoding import SkipFinishedRows
 from attnpo.training.answers import accuracies, as_table, not_correctness, split_places, step_places
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
-from attnpo.training.card import PAPER, name_what_is_not_on_the_hub
+from attnpo.training.card import About, model_card
 from attnpo.training.checks import check_data_set, checked_reward, warn_without_think_end
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.cropping import cropped
 from attnpo.training.exits import EarlyExits
 from attnpo.training.measured import Rollouts, measured, needs_bytes
 from attnpo.training.openings import Openings
+from attnpo.training.settings import CARD
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -85,25 +87,23 @@ class AttnPOTrainer(GRPOTrainer):
     """`GRPOTrainer` whose first reward function is correctness (0 or 1), shaped and rescaled as `args` say.
 
     Works with any decoder that `attnpo.method.attention` knows and any tokenizer that writes `</think>`. A length that
-    the prompt asks for is the data set's column `target_length`. `step_labels` is for `step_scores="labels"` alone;
-    every other argument is `GRPOTrainer`'s.
+    the prompt asks for is the data set's column `target_length`. `step_labels` is for `step_scores="labels"` alone,
+    `about` has names for the model card; every other argument is `GRPOTrainer`'s.
 
     Raises:
         AttnPOError: a head that the model lacks, a correctness that is not 0 or 1, advantages that are not finite,
             scores from labels without labels.
     """
 
-    _tag_names = ["trl", "attnpo"]  # noqa: RUF012  (as in TRL)
-    _name = "AttnPO"
-    _paper = PAPER
     args: AttnPOConfig
     model: torch.nn.Module
     _logs: dict[str, Any]
 
-    def __init__(self, *args: Any, step_labels: StepLabels | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, step_labels: StepLabels | None = None, about: About | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        if not self.args.attnpo:  # what the model card says
-            self._tag_names, self._name, self._paper = ["trl"], self.args.length_reward, {}
+        self._about = about
         check_data_set(self.train_dataset, (self.args.generation_batch_size or 0) // (self.num_generations or 1))
         self.reward_funcs = [checked_reward(function) for function in self.reward_funcs]
         if self.args.attnpo and self.args.step_scores == "labels" and step_labels is None:
@@ -150,12 +150,45 @@ class AttnPOTrainer(GRPOTrainer):
         if telemetry_wanted():
             super()._send_telemetry()
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """TRL's, with names in place of `None`."""
-        super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
-            config: Any = self.model.config
-            name_what_is_not_on_the_hub(Path(str(self.args.output_dir)) / "README.md", get_config_model_id(config))
+    def create_model_card(  # type: ignore[override]  # TRL's has another signature than transformers'
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """In place of TRL's, under its name: README.md in `output_dir`, which TRL also writes with every checkpoint.
+
+        Args:
+            model_name: of the trained model, where the trainer has no `about`.
+            dataset_name: the data set's id on the hub, likewise.
+            tags: more of them.
+        """
+        if not self.is_world_process_zero():
+            return
+        about = self._about or self._known(model_name, dataset_name)
+        tracked = getattr(sys.modules.get("wandb"), "run", None)  # loaded by now if anything is sent there
+        pages = {
+            "Weights & Biases": getattr(tracked, "url", None),
+            "Trackio": get_trackio_space_url(),
+            "Comet": get_comet_experiment_url(),
+        }
+        links = {name: url for name, url in pages.items() if url is not None}
+        more = [tags] if isinstance(tags, str) else tags or []
+        card = model_card(about, self.args, self.state.global_step, self.accelerator.num_processes, links, more)
+        card.save(Path(str(self.args.output_dir)) / CARD)
+
+    def _known(self, model_name: str | None, dataset_name: str | None) -> About:
+        """What the trainer knows by itself of what a card names."""
+        config: Any = self.model.config
+        base = get_config_model_id(config)
+        on_hub = bool(base) and not Path(base).is_absolute() and not Path(base).exists()
+        reward = self.args.length_reward
+        return About(
+            name=model_name or Path(str(self.args.output_dir)).name,
+            base=base if on_hub else Path(base).name or "a model without a name",
+            base_on_hub=on_hub,
+            revision=getattr(config, "_commit_hash", None) if on_hub else None,
+            data=dataset_name or "a data set without a name",
+            data_on_hub=dataset_name is not None,
+            method=f"AttnPO on the length reward {reward}" if self.args.attnpo else f"the length reward {reward}",
+        )
 
     # The step, from rollouts to what the loss takes.
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from attnpo.errors import AttnPOError
 from attnpo.runs.plan import check_methods, plan_runs, train_spec
 from attnpo.runs.profile import Profile
-from attnpo.runs.progress import Display, steps_done
+from attnpo.runs.progress import Display, last_entry
 from attnpo.runs.runner import _cause
 from attnpo.runs.store import run_id
 
@@ -161,11 +161,17 @@ def test_wrong_methods_are_found_before_anything_runs(tmp_path: Path, method: di
         check_methods(fake_profile(tmp_path, data="some.jsonl", methods={"x": method}))
 
 
-def test_steps_done_reads_the_last_whole_line(tmp_path: Path) -> None:
+def test_the_last_entry_is_the_last_whole_line(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    assert steps_done(log) == 0
-    log.write_text('{"step": 1}\n{"step": 12}\n{"ste')
-    assert steps_done(log) == 12
+    assert last_entry(log) == {"step": 0}
+    log.write_text('{"step": 1}\n{"step": 12, "loss": 0.5}\n{"train_runtime": 3.0}\n{"ste')
+    assert last_entry(log) == {"step": 12, "loss": 0.5}
+    log.write_bytes(
+        b'{"step": 1}\n{"step": 2, "x": "' + b"\xc3\xa4" * 50_000 + b'"}\n{"step": 3}\n{"step": 4, "x": "\xc3'
+    )
+    assert last_entry(log) == {"step": 3}  # where the end that is read begins inside a character too
+    log.write_bytes(b"\x00" * 100)  # what a loss of power may leave
+    assert last_entry(log) == {"step": 0}
 
 
 # showing it
@@ -186,10 +192,42 @@ def test_where_there_is_no_terminal_a_line_is_written_when_a_run_ends(
             display.update(jobs, 1)
         display.update(jobs[1:], 2)
         display.update([], 6)
-    first, second, last = out.getvalue().splitlines()
+    *where, first, second, last = out.getvalue().splitlines()
+    assert where == [f"{job.title}: see {job.run.folder}/job.log, and log.jsonl beside it" for job in jobs]
     assert first == "1/6 runs; train rloo seed 0; train tlmre seed 0"
     assert re.fullmatch(r"2/6 runs, about \d+:\d\d(:\d\d)? left; train tlmre seed 0", second)
     assert last == "6/6 runs"
+
+
+FIGURES = {
+    "step": 3,
+    "attnpo/group_accuracy": 0.671875,
+    "completions/mean_length": 101.31,
+    "attnpo/pa_token_share": 0.019,
+    "attnpo/na_token_share": 0.014,
+}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_beside_a_training_stand_the_figures_of_its_newest_step(
+    tmp_path: Path, world: dict[str, Any], terminal: bool
+) -> None:
+    plan = plan_runs(fake_profile(tmp_path, **world), tmp_path)
+    jobs = [job for job in plan if job.kind == "train" and job.seed == 0]
+    for job in jobs[1:]:  # the first has not taken a step
+        job.run.folder.mkdir(parents=True)
+        (job.run.folder / "log.jsonl").write_text(json.dumps(FIGURES) + '\n{"step": 4, "attnpo/gro')
+    out = io.StringIO()
+    with Display(6, 0, 4, Console(file=out, width=200, force_terminal=terminal, color_system=None)) as display:
+        display.update(jobs, 0)
+        display.bars.refresh()
+    shown = {title: line for line in re.split(r"[\n;]", out.getvalue()) for title in [job.title for job in jobs]
+             if title in line and "job.log" not in line}  # fmt: skip
+    step = "3/4" if terminal else "step 3/4, "
+    assert "accuracy" not in shown["train rloo seed 0"]
+    assert step in shown["train tlmre seed 0"] and "accuracy 0.67, 101 tokens" in shown["train tlmre seed 0"]
+    assert "attenuated" not in shown["train tlmre seed 0"]
+    assert step in shown["train attnpo seed 0"] and "3.3% of tokens attenuated" in shown["train attnpo seed 0"]
 
 
 def test_on_a_terminal_bars_show_steps_and_runs(tmp_path: Path, world: dict[str, Any]) -> None:

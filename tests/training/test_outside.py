@@ -11,9 +11,11 @@ from typing import Any
 import datasets
 import pytest
 from fakes import correctness
+from huggingface_hub import ModelCard
 from places import ROOT
 from small_training import TWO_STEPS
 
+import attnpo
 from attnpo.errors import AttnPOError
 from attnpo.testbed import MODEL_DIR
 from attnpo.training.trainer import AttnPOConfig, AttnPOTrainer
@@ -62,26 +64,40 @@ def test_heads_that_cannot_be_are_refused_before_a_step(tmp_path: Path, heads: A
         trainer(tmp_path, heads=heads)
 
 
-def test_the_model_card_names_the_paper_and_the_base(tmp_path: Path) -> None:
-    ours = trainer(tmp_path)
-    ours.create_model_card(model_name="mine")
-    card = (tmp_path / "README.md").read_text()
-    assert "trained with AttnPO, a method introduced in [AttnPO: Attention-Guided Process" in card
-    assert "(https://huggingface.co/papers/2602.09953)" in card
-    assert "Cite AttnPO as:\n\n```bibtex\n@inproceedings{nie-etal-2026-attnpo," in card
-    assert "fine-tuned version of testbed/model.\n" in card
-    assert str(MODEL_DIR.parent) not in card
-    assert "None" not in card
+def test_the_model_card_names_base_heads_settings_and_paper(tmp_path: Path) -> None:
+    ours = trainer(tmp_path / "mine", length_reward_args={"alpha": 0.3})
+    ours.create_model_card(model_name="my-model", tags="more")
+    card: Any = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert (card.data.model_name, card.data.library_name) == ("my-model", "transformers")
+    assert (card.data.base_model, card.data.datasets, card.data.license) == (None, None, None)
+    assert {"trl", "attnpo", "more"} <= set(card.data.tags)
+    text = card.text
+    assert "- base model: model\n" in text and "- data: a data set without a name\n" in text
+    assert "- heads as (layer, head), both from 0: (1, 2)\n" in text
+    assert '- length reward: `tlmre` with `{"alpha": 0.3}`\n' in text
+    assert "- rollouts: 4 for each of 1 problems, sampled anew every step\n" in text
+    assert "- optimizer steps: 0\n" in text and f"attnpo {attnpo.__version__}" in text
+    assert "https://huggingface.co/papers/2602.09953" in text
+    assert "@inproceedings{nie-etal-2026-attnpo," in text and "@software{vonwerra2020trl," in text
+    for wrong in (str(MODEL_DIR.parent), str(tmp_path), str(Path.home()), "None\n"):
+        assert wrong not in str(card), wrong
     ours.model.config._name_or_path = "owner/Base"
-    ours.create_model_card(model_name="mine")
-    card = (tmp_path / "README.md").read_text()
-    assert "base_model: owner/Base" in card
-    assert "fine-tuned version of [owner/Base](https://huggingface.co/owner/Base)" in card
+    ours.model.config._commit_hash = "abc"
+    ours.create_model_card(dataset_name="owner/data")
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert (card.data.base_model, card.data.datasets, card.data.model_name) == ("owner/Base", "owner/data", "mine")
+    assert "- base model: [owner/Base](https://huggingface.co/owner/Base) at revision abc\n" in card.text
+    assert "- data: [owner/data](https://huggingface.co/datasets/owner/data)\n" in card.text
 
 
-def test_the_card_of_a_length_reward_alone_does_not_speak_of_attnpo(tmp_path: Path) -> None:
+def test_the_card_of_a_length_reward_alone_does_not_speak_of_attnpo_s_method(tmp_path: Path) -> None:
     trainer(tmp_path, attnpo=False, max_steps=1, save_strategy="steps", save_steps=1).train()
-    card = (tmp_path / "README.md").read_text()
-    assert "This model was trained with tlmre.\n" in card
-    for wrong in ("attnpo", "AttnPO", "DeepSeekMath", "None"):
-        assert wrong not in card, wrong
+    card: Any = ModelCard.load(tmp_path / "README.md")
+    assert (
+        "trained further by reinforcement learning with the length reward tlmre, by the package attnpo on [TRL]"
+        in card.text
+    )
+    assert "- optimizer steps: 1\n" in card.text
+    assert "attnpo" not in card.data.tags
+    for wrong in ("AttnPO", "heads", "2602.09953", "DeepSeekMath", "None\n"):
+        assert wrong not in card.text, wrong

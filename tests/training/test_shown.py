@@ -21,6 +21,7 @@ from attnpo.runs.store import run_id
 from attnpo.training.callbacks import ProgressLine
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.run import training_config
+from attnpo.training.shown import clock, shown_figures
 
 PROFILE = """
 name: p
@@ -71,10 +72,11 @@ def test_a_training_shows_a_line_a_step_and_goes_to_a_tracker(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    lines = re.findall(r"^step (\d)/2: accuracy [01]\.\d\d, \d+ tokens, (\d+:\d\d) minutes left$", said, re.M)
+    lines = re.findall(r"^step (\d)/2: accuracy [01]\.\d\d, \d+ tokens, (\d+:\d\d) left$", said, re.M)
     assert [step for step, _ in lines] == ["1", "2"] and lines[1][1] == "0:00"
     assert "'loss'" not in said
     (folder,) = (tmp_path / "p" / "raw").glob("train-tlmre-*")
+    assert said.count(f"every figure of each step: {folder / 'log.jsonl'}\n") == 1
     shown = [line.split() for line in (folder / "tensorboard" / "events").read_text().splitlines()]
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     tag = "train/rewards/correctness/mean"
@@ -91,7 +93,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, attnpo: bool, monkeypatch: pytest
         AttnPOConfig(str(tmp_path), attnpo=attnpo, heads=[[0, 0]], bf16=False, use_cpu=True),
         TrainerControl(),
     )
-    shown = ProgressLine()
+    shown = ProgressLine(tmp_path / "log.jsonl")
     shown.on_train_begin(args, state, control)
     state.global_step = 21
     shown.on_log(args, state, control, logs=LOGS)
@@ -102,6 +104,18 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, attnpo: bool, monkeypatch: pytest
     assert re.search(r"training: +\d+%.*21/60 \[", last)
     assert "accuracy 0.67, 101 tokens" in last
     assert ("3.3% of tokens attenuated" in last) == attnpo
+
+
+def test_figures_that_an_entry_lacks_are_left_out() -> None:
+    assert shown_figures({"step": 1}, attnpo=True) == ""
+    assert shown_figures({**LOGS, "attnpo/na_token_share": None}, attnpo=True) == "accuracy 0.67, 101 tokens"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0:00"), (125.9, "2:05"), (3723, "1:02:03"), (360_000, "100:00:00")]
+)
+def test_the_time_left_has_hours_where_it_needs_them(seconds: float, words: str) -> None:
+    assert clock(seconds) == words
 
 
 def test_where_a_training_is_shown_is_not_part_of_its_id(tmp_path: Path) -> None:
