@@ -79,6 +79,7 @@ STYLES = {
     "attnpo": Style(HUES["attnpo"], "D", "-"),
     "pa_only": Style(HUES["attnpo"], "^", (0, (4, 1.5))),
     "na_only": Style(HUES["attnpo"], "v", (0, (1, 1))),
+    "redundant": Style(HUES["other"], "X", "-"),
     **{
         method: Style(HUES[family], *MEMBERS[i])
         for family, members in _FAMILIES.items()
