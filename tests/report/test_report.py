@@ -597,7 +597,9 @@ DRAWN: dict[str, Any] = {
     "pass_at_k": lambda path: figures.pass_at_k(lines(FOUR, [1, 2, 4, 8]), path, "AIME2024"),
     "budget": lambda path: figures.budget(lines(FOUR, [2048, 4096, 8192]), path),
     "phrases": lambda path: figures.phrases({k: lines(FOUR, STEPS) for k in ("doubt", "branch", "summary")}, path),
-    "curves": lambda path: figures.curves({k: lines(FOUR, STEPS) for k in ("accuracy", "tokens", "redundant")}, path),
+    "curves": lambda path: figures.curves(
+        {k: lines(FOUR, STEPS) for k in ("accuracy", "tokens", "redundant")}, path, band="range of 3 seeds"
+    ),
     "stability": lambda path: figures.stability(lines(["0.1", "0.2", "1.3"], STEPS), ["1.3"], path),
     "ensemble": lambda path: figures.ensemble(lines(["attnpo"], [1, 2, 3]), path),
     "intervention": lambda path: figures.intervention(
@@ -626,7 +628,7 @@ def test_a_figure_is_deterministic_labelled_and_of_half_a_column(tmp_path: Path,
         "intervention": "accuracy (%)",
         "label_sources": "Step Ranking Accuracy (dotted: chance)",
         "ensemble": "Step Ranking Accuracy",
-        "curves": "training step (band: range of the seeds)",
+        "curves": "training step (band: range of 3 seeds)",
     }
     assert f">{axes.get(name, 'training step')}</text>" in text
     assert f'width="{3.4 * 72:g}pt"' in text
