@@ -13,6 +13,7 @@ BESIDE_DOCS = [
     "attnpo/testbed/*.py",
     "attnpo/testbed/model/README.md",
     "reproduce/*.py",
+    "results/*/*.csv",
     "results/**/*.html",
     "results/**/*.md",
     "results/**/*.png",

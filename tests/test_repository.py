@@ -115,6 +115,14 @@ def test_a_quick_run_s_time_is_known_before_anything_is_measured(name: str, tmp_
         assert estimate_seconds(profile, jobs, left, 2) == (pytest.approx(192.5), set())
 
 
+def test_a_dead_link_in_the_documentation_fails_the_build() -> None:
+    """MkDocs counts only the warnings that it prints, so --quiet would let all of them pass --strict."""
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    (build,) = [line.split() for line in tox["testenv:all"]["commands"].splitlines() if line.startswith("mkdocs")]
+    assert "--strict" in build and not {"-q", "--quiet"} & set(build)
+
+
 def test_the_citation_names_the_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == attnpo.__version__
