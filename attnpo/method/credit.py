@@ -62,11 +62,9 @@ class CreditConfig:
     """Responses with fewer steps are left alone."""
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise AttnPOError(f"variant {self.variant!r} is unknown: choose one of {', '.join(VARIANTS)}")
-        if self.length_credit not in LENGTH_CREDITS:
-            known = ", ".join(LENGTH_CREDITS)
-            raise AttnPOError(f"length_credit {self.length_credit!r} is unknown: choose one of {known}")
+        for name, known in (("variant", VARIANTS), ("length_credit", LENGTH_CREDITS)):
+            if getattr(self, name) not in known:
+                raise AttnPOError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
         if not 0 <= self.floor <= 1:
             raise AttnPOError(f"floor {self.floor} is outside [0, 1]: give the least factor on the advantage")
         for name in ("baseline_exponent", "attenuation_exponent", "warmup_steps", "min_steps"):
@@ -354,6 +352,11 @@ def rescale(
             needed.
     """
     config = config or CreditConfig()
+    alone = None  # what tokens have on which length does not act
+    if config.length_credit == "redundant":
+        if of_correctness is None:
+            raise AttnPOError("length_credit 'redundant' needs of_correctness, see `assign`")
+        alone = of_correctness.double().unsqueeze(1)
     redundant = torch.zeros(len(advantages), width, dtype=torch.bool, device=advantages.device)
     gammas = torch.ones(len(advantages), width, dtype=torch.float64, device=advantages.device)
     baselines = []
@@ -376,17 +379,15 @@ def rescale(
             has_tokens,
         )
         gammas[row, : len(step_of_token)] = token_gammas(per_step, step_of_token)
-        below = has_tokens & (scores.to(gammas) < baselines[-1])
-        redundant[row, : len(step_of_token)] = (step_of_token >= 0) & below[step_of_token.clamp(min=0)]
+        if alone is not None:  # a step without tokens marks none
+            spared = scores.to(gammas) >= baselines[-1]
+            redundant[row, : len(step_of_token)] = token_gammas(spared.double(), step_of_token) == 0
     of_tokens = advantages.double().unsqueeze(1)
     if offsets is not None:
         of_tokens = of_tokens + offsets.to(of_tokens)
-    if config.length_credit == "redundant":
-        if of_correctness is None:
-            raise AttnPOError("length_credit 'redundant' needs of_correctness, see `assign`")
+    if alone is not None:
         gammas = gammas.where(redundant, 1.0)
-        rescaled = torch.where(redundant, of_tokens * gammas, of_correctness.double().unsqueeze(1))
-        return Rescaled(rescaled, gammas, baselines)
+        return Rescaled(torch.where(redundant, of_tokens * gammas, alone), gammas, baselines)
     return Rescaled(of_tokens * gammas, gammas, baselines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def draw_curves(profile: Profile, results_dir: Path) -> Rendered:
     """What training does, and how soon the methods are short."""
     columns = {panel: CURVES[name] for panel, name in _PANELS.items()}
     title = f"Rollouts in training, running mean of {WINDOW} steps"
-    drawn, n = _in_groups(profile, results_dir, "fig_curves", columns, title)
+    drawn, n = _in_groups(profile, results_dir, "fig_curves", figures.curves, columns, title)
     some(drawn, "no training run is finished")
     table = convergence(profile, read_derived(results_dir, "estimates", optional=True))
     if table is not None:
@@ -43,7 +43,8 @@ def draw_curves(profile: Profile, results_dir: Path) -> Rendered:
 
 def draw_phrases(profile: Profile, results_dir: Path) -> Rendered:
     """Phrases over training."""
-    drawn, n = _in_groups(profile, results_dir, "fig_phrases", PHRASES, f"Phrases in training, mean of {WINDOW} steps")
+    title = f"Phrases in training, mean of {WINDOW} steps"
+    drawn, n = _in_groups(profile, results_dir, "fig_phrases", figures.phrases, PHRASES, title)
     some(drawn, "no training log with counts of phrases; train again with this version")
     return Rendered([], drawn, n)
 
@@ -67,7 +68,12 @@ def training_curves(table: pd.DataFrame, column: str, labels: Mapping[str, str],
 
 
 def _in_groups(
-    profile: Profile, results_dir: Path, artefact: str, columns: Mapping[str, str], title: str
+    profile: Profile,
+    results_dir: Path,
+    artefact: str,
+    draw: Callable[[dict[str, list[Curve]], Path, str, str], list[Path]],
+    columns: Mapping[str, str],
+    title: str,
 ) -> tuple[list[tuple[Path, str]], str]:
     """A figure for each of the groups to draw, of panel -> column of the training logs; and n.
 
@@ -75,21 +81,24 @@ def _in_groups(
     Where there are none, each has its own.
     """
     table = chosen(profile, read_derived(results_dir, "curves"))
-    columns = {panel: column for panel, column in columns.items() if column in table and table[column].notna().any()}
+    n = f"n = {len(table[['method', 'seed']].drop_duplicates())} training runs"
+    logged = {panel: column for panel, column in columns.items() if column in table and table[column].notna().any()}
+    if not logged:
+        return [], n
     labels = {name: method.label for name, method in profile.methods.items()}
-    draw, stem = (figures.curves, "curves") if artefact == "fig_curves" else (figures.phrases, "phrases")
+    stem = results_dir / "figures" / artefact.removeprefix("fig_")
     made = []
-    for group, methods in groups_to_draw(profile, artefact, set(table["method"])).items() if columns else ():
+    for group, methods in groups_to_draw(profile, artefact, set(table["method"])).items():
         part = table[table["method"].isin(methods)]
         shared = set.intersection(*(set(seeds) for _, seeds in part.groupby("method")["seed"]))
+        band = "range of each one's seeds"
         if shared:
             part = part[part["seed"].isin(shared)]
-        panels = {panel: training_curves(part, column, labels, WINDOW) for panel, column in columns.items()}
+            band = f"range of {len(shared)} seeds" if len(shared) > 1 else ""
+        panels = {panel: training_curves(part, column, labels, WINDOW) for panel, column in logged.items()}
         shown = f"{title}: {group}" if group else title
-        band = f"range of {len(shared)} seeds" if len(shared) > 1 else "" if shared else "range of each one's seeds"
-        path = named(results_dir / "figures" / stem, group)
-        made.append((draw(panels, path, quick(profile, shown), band)[0], shown))
-    return made, f"n = {len(table[['method', 'seed']].drop_duplicates())} training runs"
+        made.append((draw(panels, named(stem, group), quick(profile, shown), band)[0], shown))
+    return made, n
 
 
 def convergence(profile: Profile, estimates: pd.DataFrame) -> Table | None:

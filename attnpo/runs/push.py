@@ -18,6 +18,7 @@ from attnpo.errors import AttnPOError, first_line
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_text
 from attnpo.runs.store import Run
+from attnpo.statistics.bootstrap import Estimate
 from attnpo.statistics.estimates import Wanted, estimate_table
 from attnpo.training.settings import CARD
 
@@ -100,8 +101,9 @@ def to_push(run: Run) -> Pushed:
 
 def results_of(run: Run) -> list[Result]:
     """What a trained model reaches, from the records of its evaluations in the same folder of results."""
-    from attnpo.training.card import Interval, Result
+    from attnpo.training.card import Result
 
+    several = {name: tasks for name, tasks in task_groups().items() if len(tasks) > 1}
     found: list[Result] = []
     for path in sorted(run.folder.parent.glob("eval-*/manifest.json")):
         evaluation = _run(path.parent)
@@ -111,7 +113,6 @@ def results_of(run: Run) -> list[Result]:
             raise AttnPOError(f"{damage}; restore it, or delete {path.parent} and evaluate again")
         if not evaluation.done():
             continue
-        several = {name: tasks for name, tasks in task_groups().items() if len(tasks) > 1}
         table = estimate_table(evaluation.record(), [Wanted()], several, level=LEVEL)
         rows: dict[tuple[str, str], dict[Any, Any]] = {
             (row["task"], row["measure"]): row for row in table.to_dict("records") if not row["slice"]
@@ -120,9 +121,9 @@ def results_of(run: Run) -> list[Result]:
         for task in dict.fromkeys(task for task, _ in rows):
             accuracy, tokens = rows[task, "accuracy"], rows[task, "tokens"]
             shares, lengths = ([row[end] for end in ("value", "low", "high")] for row in (accuracy, tokens))
-            percent = Interval(*(100 * share for share in shares))
+            percent = Estimate(*(100 * share for share in shares))
             counts = int(accuracy["problems"]), int(accuracy["n"])
-            found.append(Result(task, how, *counts, percent, Interval(*lengths)))
+            found.append(Result(task, how, *counts, percent, Estimate(*lengths)))
     return found
 
 
@@ -159,7 +160,7 @@ def push(what: Pushed, repo: str, *, private: bool, overwrite: bool) -> str:
 
     Args:
         what: to be uploaded.
-        repo: OWNER/NAME; it is made if it is not there.
+        repo: OWNER/NAME, see `check_repo`; it is made if it is not there.
         private: make it private.
         overwrite: replace files that the repository has.
 
@@ -169,7 +170,6 @@ def push(what: Pushed, repo: str, *, private: bool, overwrite: bool) -> str:
     """
     import huggingface_hub
 
-    check_repo(repo)
     if huggingface_hub.is_offline_mode():
         raise AttnPOError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing can be uploaded; unset it")
     api = huggingface_hub.HfApi()

@@ -115,13 +115,12 @@ def compared_lines(
             where the last one is, nothing is compared.
         seeds: method -> seeds.
     """
-    found = {name: [m for m in methods if m in seeds] for name, methods in lines.items()}
-    if not found:
+    known = {name: [seeds[m] for m in methods if m in seeds] for name, methods in lines.items()}
+    *others, reference = lines or [""]
+    if len(known.get(reference, [])) < 2:
         return []
-    *others, reference = found
-    both = {name: shared_seeds([seeds[m] for m in found[name] + found[reference]]) for name in others if found[name]}
-    enough = [name for name in both if min(len(found[name]), len(found[reference])) > 1]
-    return [(name, reference, both[name]) for name in enough if both[name]]
+    shared = [(name, shared_seeds(known[name] + known[reference])) for name in others if len(known[name]) > 1]
+    return [(name, reference, both) for name, both in shared if both]
 
 
 def check_same_problems(one: Sample, other: Sample) -> None:

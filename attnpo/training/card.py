@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import attnpo
 from attnpo.environment import git_state, package_versions
+from attnpo.statistics.bootstrap import Estimate
 from attnpo.training.config import AttnPOConfig
 
 PAPER = {
@@ -173,17 +174,6 @@ def _versions() -> str:
     return ", ".join([f"attnpo {attnpo.__version__}{commit}", *(f"{name} {found[name]}" for name in names)])
 
 
-class Interval(NamedTuple):
-    """A value with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, form: str) -> str:
-        return f"{self.value:{form}} ({self.low:{form}} to {self.high:{form}})"
-
-
 class Result(NamedTuple):
     """What a trained model reaches on a task."""
 
@@ -192,10 +182,15 @@ class Result(NamedTuple):
     """How responses were sampled, for people."""
     problems: int
     responses: int
-    accuracy: Interval
+    accuracy: Estimate
     """In per cent."""
-    tokens: Interval
+    tokens: Estimate
     """Mean of a response."""
+
+
+def _shown(estimate: Estimate, digits: int) -> str:
+    value, low, high = (f"{end:.{digits}f}" for end in estimate)
+    return f"{value} ({low} to {high})"
 
 
 def put_results(card: ModelCard, results: Sequence[Result], level: float) -> None:
@@ -214,7 +209,8 @@ def put_results(card: ModelCard, results: Sequence[Result], level: float) -> Non
             "| task | sampled with | problems | responses | accuracy, % | tokens of a response |",
             "|---|---|---|---|---|---|",
             *(
-                f"| {r.task} | {r.conditions} | {r.problems} | {r.responses} | {r.accuracy:.1f} | {r.tokens:.0f} |"
+                f"| {r.task} | {r.conditions} | {r.problems} | {r.responses} "
+                f"| {_shown(r.accuracy, 1)} | {_shown(r.tokens, 0)} |"
                 for r in results
             ),
         ]
@@ -232,10 +228,10 @@ def put_results(card: ModelCard, results: Sequence[Result], level: float) -> Non
             dataset_config=result.conditions,
             metric_type=kind,
             metric_name=name,
-            metric_value=round(interval.value, 2),
+            metric_value=round(estimate.value, 2),
         )
         for result in results
-        for kind, name, interval in (
+        for kind, name, estimate in (
             ("accuracy", "accuracy (%)", result.accuracy),
             ("tokens", "mean tokens of a response", result.tokens),
         )
