@@ -13,13 +13,15 @@ BESIDE_DOCS = [
     "attnpo/testbed/*.py",
     "attnpo/testbed/model/README.md",
     "reproduce/*.py",
+    "results/*.md",
     "results/*/*.csv",
-    "results/**/*.html",
-    "results/**/*.md",
-    "results/**/*.png",
+    "results/*/*.html",
+    "results/*/*.md",
+    "results/*/figures/*.png",
     "tasks/*/README.md",
 ]
-"""What pages link to, and what of it is a page, by patterns below the root of the checkout."""
+"""What pages link to, and what of it is a page, by patterns below the root of the checkout. Runs that were made here,
+whose models have cards, are no part of the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
