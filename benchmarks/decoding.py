@@ -1,11 +1,12 @@
-"""What it saves to take rows that have ended out of the batch while the others are decoded.
+"""What it saves in decoding to take rows that have ended out of the batch, and to read keys once a group of heads.
 
 python benchmarks/decoding.py                          # the embedded model on a CPU
 python benchmarks/decoding.py --model MODEL --device cuda --max-tokens 4096
 
-Both ways alternate in one run, on one batch of prompts: `generate` as it is, and the same under
-`attnpo.sampling.decoding.SkipFinishedRows`. `same_tokens` is the share of responses that come out equal. Prints JSON:
-the second way's time over the first's (less is better), in each repeat, and the median.
+Three ways take turns in one run, on one batch of prompts: `generate` as it is, under
+`attnpo.sampling.decoding.SkipFinishedRows`, and under that and `attnpo.sampling.grouped.GroupedDecoding`.
+`same_tokens` is the share of responses that come out as in the first. Prints JSON: each way's time over the first's
+(less is better), in each repeat, and the median.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.sampling.grouped import GroupedDecoding
 from attnpo.testbed import MODEL_DIR, problems
 
 
@@ -55,23 +57,32 @@ def main() -> None:
         with SkipFinishedRows(model, eos):
             return generate()
 
-    ratios = []
+    def grouped() -> torch.Tensor:
+        with GroupedDecoding(model):
+            return skipping()
+
+    ways = {"skipping": skipping, "skipping_and_grouped": grouped}
+    ratios: dict[str, list[float]] = {name: [] for name in ways}
+    same: dict[str, float] = {}
     for _ in range(args.repeats + 1):
-        (plain_seconds, plain), (seconds, skipped) = timed(generate), timed(skipping)
-        ratios.append(seconds / plain_seconds)
-    ratios = ratios[1:]  # the first one warms up
+        plain_seconds, plain = timed(generate)
+        for name, way in ways.items():
+            seconds, output = timed(way)
+            ratios[name].append(seconds / plain_seconds)
+            alike = plain.shape == output.shape
+            same[name] = (plain == output).all(1).double().mean().item() if alike else 0.0
     completions = plain[:, batch["input_ids"].shape[1] :]
     ended = torch.isin(completions, torch.tensor(eos, device=completions.device)).long()
     lengths = (ended.cumsum(1) - ended == 0).sum(1).double()
-    same = (plain == skipped).all(1).double().mean().item() if plain.shape == skipped.shape else 0.0
     report = {
         "model": args.model if args.model != str(MODEL_DIR) else "testbed",
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         "responses": len(plain),
         "mean_tokens": lengths.mean().item(),
         "max_tokens": lengths.max().item(),
-        "generation_ratio": statistics.median(ratios),
-        "generation_ratios": ratios,
+        # The first repeat warms up.
+        "generation_ratio": {name: statistics.median(values[1:]) for name, values in ratios.items()},
+        "generation_ratios": {name: values[1:] for name, values in ratios.items()},
         "same_tokens": same,
     }
     print(json.dumps(report, indent=1))
