@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,6 +76,15 @@ def phrases(curves: Mapping[str, Sequence[Curve]], path: Path, title: str = "", 
     return _panels(parts, path, title, band)
 
 
+_TRAINED = {
+    "accuracy": ("right and\nnot cut (%)", 100.0),
+    "tokens": ("tokens\nper response", 1.0),
+    "essential": ("essential steps\nper response", 1.0),
+    "redundant": ("redundant steps\nper response", 1.0),
+}
+"""Panel -> its label and the factor to its unit."""
+
+
 def curves(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
     """What training does, a panel a figure, with bands over the seeds.
 
@@ -84,17 +93,29 @@ def curves(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", b
             response) or any other name -> curves over training steps.
         path, title, band: as in `phrases`.
     """
-    names = {
-        "accuracy": ("right and\nnot cut (%)", 100.0),
-        "tokens": ("tokens\nper response", 1.0),
-        "essential": ("essential steps\nper response", 1.0),
-        "redundant": ("redundant steps\nper response", 1.0),
-    }
-    parts = []
-    for name, of_panel in panels.items():
-        heading, scale = names.get(name, (name, 1.0))
-        parts.append((heading, of_panel, scale))
+    parts = [(heading, of_panel, scale) for (heading, scale), of_panel in _headed(panels)]
     return _panels(parts, path, title, band)
+
+
+def costs(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
+    """What training does, against what it has cost so far.
+
+    Args:
+        panels: as in `curves`, over the tokens that were sampled so far.
+        path, title, band: as in `phrases`.
+    """
+    parts = []
+    for (heading, scale), of_panel in _headed(panels):
+        thousands = [replace(curve, x=[x / 1000 for x in curve.x]) for curve in of_panel]
+        parts.append((heading, thousands, scale))
+    return _panels(parts, path, title, band, "thousand tokens sampled")
+
+
+def _headed(
+    panels: Mapping[str, Sequence[Curve]],
+) -> list[tuple[tuple[str, float], Sequence[Curve]]]:
+    """Each panel's label and scale, and its curves."""
+    return [(_TRAINED.get(name, (name, 1.0)), of_panel) for name, of_panel in panels.items()]
 
 
 def stability(heads: Sequence[Curve], key_focus: Collection[str], path: Path, title: str = "") -> list[Path]:
@@ -368,7 +389,13 @@ def _doublings(curves: Sequence[Curve], path: Path, title: str, xlabel: str, yla
     return save(figure, path)
 
 
-def _panels(parts: Sequence[tuple[str, Sequence[Curve], float]], path: Path, title: str, band: str) -> list[Path]:
+def _panels(
+    parts: Sequence[tuple[str, Sequence[Curve], float]],
+    path: Path,
+    title: str,
+    band: str,
+    along: str = "training step",
+) -> list[Path]:
     with mpl.rc_context(RC):
         most = max(len(curves) for _, curves, _ in parts)
         height = max(1.25, 0.14 * most)
@@ -379,7 +406,7 @@ def _panels(parts: Sequence[tuple[str, Sequence[Curve], float]], path: Path, tit
             axes.set_ylabel(heading)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             finish(axes, title if axes is rows[0] else "")
-        rows[-1].set_xlabel(f"training step (band: {band})" if band else "training step")
+        rows[-1].set_xlabel(f"{along} (band: {band})" if band else along)
         rows[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panels = [
             Ends(axes, curves, scale, [style(curve.method) for curve in curves])

@@ -17,6 +17,7 @@ from attnpo.runs.records import RECORDS
 from attnpo.runs.settings import BASE
 from attnpo.runs.store import Run
 from attnpo.statistics.estimates import Question, Wanted, estimate_table
+from attnpo.training.settings import SAMPLED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,9 @@ INTERVENTION = "intervention"
 
 CONVERGING = {name: CURVES[name] for name in ("tokens", "redundant_steps")}
 """What goes down in training -> column of derived/curves.csv."""
+
+AT_EQUAL_COST = {name: CURVES[name] for name in ("accuracy", "tokens", "redundant_steps", "worked_links")}
+"""What is compared at equal cost of training -> column of derived/curves.csv."""
 
 _DIFFERENCES = ("accuracy", "tokens", "redundant_steps", "essential_steps", "worked_links")
 """Measures whose differences the tables show."""
@@ -81,7 +85,7 @@ def derive(
         if damage := run.damage():
             logger.warning("left out: %s", damage)
         elif run.spec["kind"] in RECORDS and run.done():
-            records.setdefault(run.spec["kind"], []).append(_renamed(run.record()))
+            records.setdefault(run.spec["kind"], []).append(_of_now(run.record(), run.spec))
     tables = {"runs": run_table(runs)}
     for kind, parts in records.items():
         tables[{"eval": "problems", "train": "curves"}.get(kind, kind)] = pd.concat(parts, ignore_index=True)
@@ -95,11 +99,20 @@ def derive(
         atomic_write_text(folder / "estimates.csv", text)
 
 
-def _renamed(record: pd.DataFrame) -> pd.DataFrame:
-    """A record with the columns' names of now: trainings once logged the shaped reward as that of correctness."""
-    if "rewards/shaped/mean" in record:
+def _of_now(record: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+    """A record with the columns of now.
+
+    Trainings once logged the shaped reward as that of correctness, and did not count what they sampled: a method that
+    samples whole responses only samples their mean length times their number.
+    """
+    if spec["kind"] != "train":
         return record
-    return record.rename(columns={f"rewards/correctness/{m}": f"rewards/shaped/{m}" for m in ("mean", "std")})
+    if "rewards/shaped/mean" not in record:
+        record = record.rename(columns={f"rewards/correctness/{m}": f"rewards/shaped/{m}" for m in ("mean", "std")})
+    section, lengths = spec["train"], CURVES["tokens"]
+    if SAMPLED not in record and lengths in record and not {"exits", "answers", "openings"} & set(spec["settings"]):
+        record = record.assign(**{SAMPLED: record[lengths] * section["prompts_per_step"] * section["group_size"]})
+    return record
 
 
 def _estimates(
@@ -108,7 +121,7 @@ def _estimates(
     names: Collection[str],
     track: Callable[[Sequence[Question]], Iterable[Question]],
 ) -> Iterable[pd.DataFrame]:
-    from attnpo.statistics.training import condition_table, convergence_table
+    from attnpo.statistics.training import condition_table, convergence_table, cost_table
 
     options = {} if profile is None else bootstrap_options(profile)
     if "problems" in tables:
@@ -116,10 +129,11 @@ def _estimates(
         yield estimate_table(tables["problems"], wanted, task_groups(), track, **options)
     if "curves" in tables and profile is not None and "fig_curves" in names:
         narrowed = profile.narrowed("fig_curves")
+        curves, methods = chosen(narrowed, tables["curves"]), list(narrowed.methods)
         plain = plain_reference(narrowed)
         if plain is not None:
-            curves, methods = chosen(narrowed, tables["curves"]), list(narrowed.methods)
             yield convergence_table(curves, methods, plain, CONVERGING, CURVES["accuracy"], WINDOW, **options)
+        yield cost_table(curves, methods, SAMPLED, AT_EQUAL_COST, WINDOW, **options)
     if "intervention" in tables:
         yield condition_table(tables["intervention"], BASE, INTERVENTION, **options)
 

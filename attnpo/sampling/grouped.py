@@ -49,9 +49,9 @@ class GroupedDecoding:
 
 
 def _gains(config: Any) -> bool:
-    queries, keys = (getattr(config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+    queries, keys = (getattr(config, f"num_{kind}_heads", None) or 0 for kind in ("attention", "key_value"))
     # A model of several parts (vision and text) may have more than one implementation to go back to.
-    return config._attn_implementation == _STOCK and not config.sub_configs and bool(keys) and keys < queries
+    return bool(config._attn_implementation == _STOCK and not config.sub_configs and 0 < keys < queries)
 
 
 def _attend(

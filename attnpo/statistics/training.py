@@ -1,4 +1,4 @@
-"""Figures of trainings, from their logged curves: means over the seeds, and how soon a level is reached. No files."""
+"""Figures of trainings, from their logged curves: means over seeds, how soon a level is reached, the cost. No files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TASK = "training"
-"""Task of the rows of `convergence_table`."""
+"""Task of the rows of `convergence_table` and `cost_table`."""
 RUNS, LEVEL = "runs", "level"
+COST = "cost"
+"""Slice of the rows of `cost_table`."""
 
 
 def seed_curves(table: pd.DataFrame, column: str, window: int = 1) -> pd.DataFrame:
@@ -83,14 +85,80 @@ def convergence_table(
             if method == reference:
                 values[LEVEL] = (level, np.nan, np.nan)
             columns = zip(*found.values(), strict=True)  # none if no seed gets there
-            for measure, of_seeds in zip(("step", "seconds", "accuracy"), columns, strict=False):
-                value, *interval = mean_estimate(np.array(of_seeds, dtype=float)[:, None], **options)
-                low, high = interval if len(found) > 1 else (np.nan, np.nan)
-                values[measure] = (value, low, high)
+            names = ("step", "seconds", "accuracy")
+            values |= _over_seeds(dict(zip(names, columns, strict=False)), options)
             seeds = " ".join(map(str, found))
             for measure, estimate in values.items():
                 rows.append([method, TASK, figure, measure, *estimate, n, 0, np.nan, seeds, reference, trained])
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def cost_table(
+    curves: pd.DataFrame,
+    methods: Sequence[str],
+    cost: str,
+    figures: Mapping[str, str],
+    window: int,
+    **options: Any,
+) -> pd.DataFrame:
+    """What the training of each method costs, and where its rollouts are once it has cost as much as the cheapest one.
+
+    Args:
+        curves: derived/curves.csv, a row per (method, seed, step).
+        methods: in order.
+        cost: column of what a step costs.
+        figures: name -> column of what is shown at equal cost, the mean of the `window` steps that end with the first
+            one at which the cost so far is at least that of the cheapest training.
+        window: training steps.
+        options: as in `attnpo.statistics.bootstrap.bootstrap`.
+
+    Returns:
+        rows of estimates of slice `cost`, n the training runs: `runs` and, over the seeds, without interval where there
+        is one, `seconds`, `cost` of the whole training, and the figures; the equal cost is the first row's `level`.
+        Empty if nothing was trained or no cost is known.
+    """
+    import pandas as pd
+
+    if cost not in curves or "step_time" not in curves:
+        return pd.DataFrame(columns=COLUMNS)
+    known = curves[curves["method"].isin(methods) & curves[cost].notna()].sort_values("step")
+    shown = {name: column for name, column in figures.items() if column in known}
+    trainings = dict(iter(known.groupby(["method", "seed"])))
+    level = min((float(curve[cost].sum()) for curve in trainings.values()), default=np.nan)
+    rows: list[list[Any]] = []
+    for method in methods:
+        found: dict[str, list[float]] = {}
+        seeds = [seed for name, seed in trainings if name == method]
+        for seed in seeds:
+            curve = trainings[method, seed]
+            # Sums in another order may differ in the last bit.
+            at = int((curve[cost].cumsum() >= level * (1 - 1e-9)).to_numpy().argmax())
+            there = curve.iloc[max(0, at + 1 - window) : at + 1]
+            of_seed = {"seconds": curve["step_time"].sum(), COST: curve[cost].sum()}
+            for name, value in (of_seed | {name: there[column].mean() for name, column in shown.items()}).items():
+                found.setdefault(name, []).append(float(value))
+        if not seeds:
+            continue
+        values: dict[str, tuple[float, float, float]] = {RUNS: (len(seeds), np.nan, np.nan)}
+        if not rows:
+            values[LEVEL] = (level, np.nan, np.nan)
+        values |= _over_seeds(found, options)
+        trained = " ".join(map(str, seeds))
+        for measure, estimate in values.items():
+            rows.append([method, TASK, COST, measure, *estimate, len(seeds), 0, np.nan, trained, "", ""])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _over_seeds(
+    found: Mapping[str, Sequence[float]], options: Mapping[str, Any]
+) -> dict[str, tuple[float, float, float]]:
+    """Means over the seeds of what was found for each, with intervals where there are several."""
+    estimates = {}
+    for name, of_seeds in found.items():
+        value, *interval = mean_estimate(np.array(of_seeds, dtype=float)[:, None], **options)
+        low, high = interval if len(of_seeds) > 1 else (np.nan, np.nan)
+        estimates[name] = (value, low, high)
+    return estimates
 
 
 def _reached(

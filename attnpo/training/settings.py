@@ -16,6 +16,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 """Holds the last checkpoints of a training run in its folder."""
 CARD = "README.md"
 """The model card in a model's folder, as the hub calls it."""
+SAMPLED = "rollouts/sampled_tokens"
+"""Name of the number of tokens sampled for a step in the logs of a training."""
 KEPT = ("trace_samples",)
 """Settings of a training that say what is kept to be looked at, and determine nothing of it."""
 REPORTING = ("report_to", "run_name", "project", "trackio_space_id")

@@ -6,7 +6,7 @@ Deviations from the published verl code:
 - Clip, token-mean loss and the constant learning rate are TRL's versions of the same rules.
 - A response that a baseline truncates is wrong: it is not rescaled, and p counts it as wrong.
 
-Four methods of `GRPOTrainer` are overridden, each through `super()`:
+Five methods of `GRPOTrainer` are overridden, each through `super()`:
 
 - `_calculate_rewards` shapes the correctness of all processes into a length reward and assigns the advantages, since a
   process alone sees only its own completions and a group may lie on several processes.
@@ -14,6 +14,7 @@ Four methods of `GRPOTrainer` are overridden, each through `super()`:
   into (B, T) advantages, which TRL's loss takes.
 - `_prepare_inputs` deals the micro-batches of an optimizer step out again by length, and
   `_get_per_token_logps_and_entropies` runs on the columns that are not padding, so that little work is lost on padding.
+- `_generate_single_turn`, through which all sampling goes, counts what is sampled.
 
 Where TRL computes the policy's log-probabilities of the rollouts anyway, the heads are read during that forward pass,
 so that scoring costs the attention rows alone. TRL grades after that pass, so the rows of every response with enough
@@ -72,7 +73,7 @@ from attnpo.training.cropping import cropped
 from attnpo.training.exits import EarlyExits
 from attnpo.training.measured import Rollouts, measured, needs_bytes
 from attnpo.training.openings import Openings
-from attnpo.training.settings import CARD
+from attnpo.training.settings import CARD, SAMPLED
 
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "StepLabels"]
 
@@ -139,6 +140,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._read_next = False  # whether TRL's next pass of the policy is to be read
         self._read: dict[int, ScoredSteps] | None = None  # what was read in it, by local row
         self._scoring_seconds = 0.0
+        self._n_sampled = 0  # tokens of this process since they were logged
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
             SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
@@ -262,7 +264,14 @@ class AttnPOTrainer(GRPOTrainer):
             output["old_per_token_logps"] = self._openings.as_sampled(self._sampled_logps(output), texts)
         if credit.crops is not None and self.model.training:
             output = self._cropped(output, credit.crops[local])
+        self._log_value(SAMPLED, self._gathered([self._n_sampled]).sum())
+        self._n_sampled = 0
         return output
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        sampled = super()._generate_single_turn(*args, **kwargs)
+        self._n_sampled += sum(map(len, sampled[0]))
+        return sampled
 
     def _prepare_inputs(self, generation_batch):  # type: ignore[no-untyped-def]
         before = self._buffered_inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from attnpo.report.artefacts import ARTEFACTS
 from attnpo.report.evaluated import describe_trade_off, verdict
 from attnpo.report.rendered import groups_to_draw
 from attnpo.report.table import Block, Cell, Row
-from attnpo.report.trained import convergence, draw_curves
+from attnpo.report.trained import draw_curves, training_table
 from attnpo.runs.derive import CONVERGING, CURVES, WINDOW, bootstrap_options, chosen, derive
 from attnpo.runs.plan import STUDIES, Job, all_jobs, plan_artefacts, train_spec
 from attnpo.runs.profile import Profile, load_profile
@@ -68,7 +69,7 @@ def output(job: Job, folder: Path) -> list[Path]:
         lines["samples.jsonl"] = list(fake_samples(str(job.method).partition("+")[0], job.seed, problems=12))
     elif job.kind == "train":
         columns = ["attnpo/group_accuracy", "completions/mean_length", "steps/essential", "steps/redundant"]
-        columns += ["phrases/doubt", "phrases/branch", "phrases/summary", "step_time"]
+        columns += ["phrases/doubt", "phrases/branch", "phrases/summary", "step_time", "rollouts/sampled_tokens"]
         lines["log.jsonl"] = [{"step": s, **{c: rng.random() for c in columns}} for s in range(1, 5)]
     elif job.kind == "intervention":
         lines["samples.jsonl"] = [
@@ -147,7 +148,7 @@ def test_every_artefact_is_written_and_stands_on_the_page(
     assert main(["table", *words, "--artefact", "all"]) == 0, capsys.readouterr().err
     for name in ("table1", "table2", "table3", "more", "fig_curves"):
         assert all((folder / f"{name}.{end}").is_file() for end in ("md", "csv", "tex"))
-    figures = ["pareto", "strength", "curves", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
+    figures = ["pareto", "strength", "curves", "cost", "pass_at_k", "heads", "ensemble", "intervention", "stability"]
     figures += ["phrases", "budget_the_plain_short", "budget_the_rest_short"]
     assert all((folder / "figures" / f"{name}.{end}").is_file() for name in figures for end in ("png", "svg"))
     assert not list((folder / "figures").glob("*none_such*"))
@@ -239,6 +240,25 @@ def test_a_record_s_shaped_reward_is_not_taken_for_correctness(tmp_path: Path) -
     assert new == [0, 1, 2, 3]
 
 
+def test_what_a_record_does_not_count_is_reckoned_where_responses_are_whole(tmp_path: Path) -> None:
+    """Earlier versions did not log how much was sampled."""
+    early = {"tlmre": {"label": "TLMRE", "reward": "tlmre"}, "s_grpo": {"reward": "s_grpo", "exits": {}}}
+    early["s_grpo"]["label"] = "S-GRPO"
+    profile = fake_profile(tmp_path, methods=early, artefacts={"fig_curves": {"methods": list(early)}}, report={})
+    rollouts = profile.trained().prompts_per_step * profile.trained().group_size
+    jobs = [job for job in plan_artefacts(profile, tmp_path / "results", ["fig_curves"])["fig_curves"] if job.method]
+    for job in jobs:
+
+        def work(folder: Path) -> list[Path]:
+            (folder / "log.jsonl").write_text(json.dumps({"step": 1, "completions/mean_length": 10.5}) + "\n")
+            return [folder / "log.jsonl"]
+
+        job.run.compute("attnpo made up", work, {})
+    derive(tmp_path, [job.run for job in jobs])
+    table = pd.read_csv(tmp_path / "derived" / "curves.csv").groupby("method")["rollouts/sampled_tokens"].first()
+    assert table["tlmre"] == 10.5 * rollouts and math.isnan(table["s_grpo"])
+
+
 def grouped(groups: dict[str, list[str]]) -> dict[str, Any]:
     return {**CHANGES, "artefacts": {**ARTEFACTS_OF_PROFILE, "fig_curves": {"methods": METHODS, "groups": groups}}}
 
@@ -306,7 +326,7 @@ def test_convergence_says_when_each_seed_is_down_to_the_level(tmp_path: Path) ->
         columns = CONVERGING, CURVES["accuracy"], WINDOW
         options = bootstrap_options(profile)
         found = convergence_table(chosen(profile, curves), list(profile.methods), "tlmre", *columns, **options)
-        return convergence(profile, found)
+        return training_table(profile, found)
 
     table = reached(curves)
     assert table is not None

@@ -555,7 +555,7 @@ def test_early_exits_share_the_thinking_of_the_whole_response(tmp_path: Path, lo
     (output,), size = seen, trainer.num_generations
     tokenizer = trainer.processing_class
     forced = tokenizer(words, add_special_tokens=False)["input_ids"]
-    n_right = 0
+    n_right = n_sampled = 0
     for first in range(0, len(output["ids"]), size):
         *early, whole = output["ids"][first : first + size]
         thinking = split_at_think_end(whole, trainer._bytes_table).thinking
@@ -566,9 +566,11 @@ def test_early_exits_share_the_thinking_of_the_whole_response(tmp_path: Path, lo
             assert 1 <= place <= thinking and ids[:place] == whole[:place]
             given = place + len(forced)
             assert len(ids) > given  # and then the model answers
+            n_sampled += len(ids) - given
             mask = output["tool_mask"][row][: len(ids)].tolist()
             assert mask == [int(loss == "all")] * given + [1] * (len(ids) - given)
         assert places == sorted(places)
+        n_sampled += len(whole)
         assert output["tool_mask"][first + size - 1].all()
         rewards, right = [], 0
         for correct in output["credit"].correct[first : first + size].tolist():
@@ -579,6 +581,7 @@ def test_early_exits_share_the_thinking_of_the_whole_response(tmp_path: Path, lo
         expected = [reward - mean for reward in rewards]
         assert output["credit"].advantages[first : first + size].tolist() == pytest.approx(expected, abs=1e-12)
     assert n_right > 0
+    assert trainer.state.log_history[0]["rollouts/sampled_tokens"] == n_sampled  # what was given cost nothing
     assert output["num_items_in_batch"] == (output["completion_mask"] * output["tool_mask"]).sum()
     metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS[:2]))  # whole responses alone
     assert 0 <= metrics["eval_reward"] <= 1
@@ -671,6 +674,9 @@ def test_vsrm_credits_what_stands_before_a_step_that_changes_the_answer(tmp_path
     trainer._prefixes = lambda *args: prefixes.append(ask(*args)) or prefixes[-1]  # type: ignore
     trainer.train()
     (output,) = seen
+    n_answers = 4 * int((~prefixes[0].isnan()).any(2).sum())
+    sampled = trainer.state.log_history[0]["rollouts/sampled_tokens"] - sum(map(len, output["ids"]))
+    assert n_answers <= sampled <= 64 * n_answers  # each answer has from 1 to 64 tokens
     assert trainer.args.advantage_estimator == "reinforce_pp"
     returns = torch.zeros_like(output["advantages"], dtype=torch.float64)
     n_changes = 0
