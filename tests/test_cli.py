@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fakes import write_profile
 
 import attnpo
-from attnpo.cli import main
+from attnpo.cli import _with_plain_help, main, probe
 from attnpo.runs.store import Run
 
 
@@ -132,3 +135,27 @@ def test_eval_without_a_profile_names_its_samples_and_is_done_once(
     words = ["--base", f"other={next((tmp_path / 'raw').glob('*s1*'))}", "--out", str(tmp_path / "report")]
     assert main(["report", f"one={run}", *words, "--draws", "50"]) == 0
     assert "budget 40 tokens, temperature 0.6, top_p 0.95" in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["probe", "run", "eval", "report", "trace"])
+def test_help_does_not_show_none(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert "None" not in text and "STR ..." not in text
+
+
+def test_the_help_of_an_argument_is_not_broken_where_its_docstring_is() -> None:
+    arguments = (inspect.getdoc(_with_plain_help(probe)) or "").partition("Args:\n")[2].splitlines()
+    assert len(arguments) == len(inspect.signature(probe).parameters)
+    assert any(len(line) > 300 for line in arguments)
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    """As `attnpo table | head` is."""
+    code = "import sys; from attnpo.cli import main; sys.exit(main(['template']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (141, b"")

@@ -3,12 +3,16 @@ check`."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import io
 import logging
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -27,7 +31,7 @@ from attnpo.runs.runner import die_with_runner
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; the exit code: 0, 1 (a check found a change), 2 (an error), 130 (interrupted).
+    """Entry point; the exit code: 0, 1 (a check found a change), 2 (an error), 130 (interrupted), 141 (output cut off).
 
     Raises:
         SystemExit: from the parser, for --help and for what it cannot parse.
@@ -47,12 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
             "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
-            commands,
+            {name: _with_plain_help(command) for name, command in commands.items()},
             prog="attnpo",
             description="AttnPO: attention-guided process supervision for efficient reasoning. "
             "`attnpo --version` prints the version.",
             args=arguments,
+            config=(tyro.conf.DisallowNone,),  # None means not given, and is nothing to write
         )
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has had enough, as `head`; Python would say so once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except AttnPOError as error:
         print(f"attnpo: {error}", file=sys.stderr)
         return 2
@@ -67,6 +76,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"attnpo: {line}", file=sys.stderr)
         return 2
     return int(code or 0)
+
+
+def _with_plain_help(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the help of each argument on one line, which the parser would break wherever the docstring does,
+    and without `(default: None)`: such an argument's help says what holds where it is not given."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    functools.update_wrapper(call, command)
+    del call.__wrapped__  # type: ignore[attr-defined]  # the parser would read its docstring
+    call.__doc__ = re.sub(r"\n {8,}(?=\S)", " ", inspect.getdoc(command) or "")
+    signature = inspect.signature(command)
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in signature.parameters.items():
+        if parameter.default is None:
+            hints[name] = Annotated[hints[name], tyro.conf.arg(help_behavior_hint="")]
+    call.__annotations__ = hints
+    return call
 
 
 def version() -> str:

@@ -158,7 +158,7 @@ def trace(
 def run(
     artefact: tyro.conf.Positional[str],
     profile: ProfileName,
-    method: list[str] | None = None,
+    method: Annotated[list[str] | None, tyro.conf.arg(metavar="NAME...")] = None,
     quick: bool = False,
     everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
     recorded: bool = False,

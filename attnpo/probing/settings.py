@@ -135,7 +135,7 @@ class ProbeSection(SamplingSection):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if ("judge" in self.sources) != bool(self.judges):
-            raise ValueError("judges go with labels judge, and only with them; name at least one, or none")
+            raise ValueError("judges (--judge-url, --judge-model) go with labels judge alone, which needs one or more")
         return self
 
 
