@@ -191,7 +191,8 @@ def test_only_what_was_evaluated_is_shown_beside_a_run(paper: pd.DataFrame) -> N
 
 def test_a_run_on_other_problems_is_told_apart(paper: pd.DataFrame) -> None:
     shown = published(paper, "7B", ["attnpo_testbed_test"], 256, 1.0)
-    assert {p.name for p in shown} == {*("decs-7B-16k", "lc_r1-7B-16k", "autothink-7B-32k", "depo-7B", "s_grpo-7B")}
+    names = {"attnpo-7B-16k", "decs-7B-16k", "lc_r1-7B-16k", "autothink-7B-32k", "depo-7B", "s_grpo-7B"}
+    assert {p.name for p in shown} == names
     assert all("Not comparable" in p.remark for p in shown)
 
 
