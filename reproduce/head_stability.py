@@ -3,7 +3,8 @@
     .venv/bin/python reproduce/head_stability.py tiny
 
 The probe's heads are judged on responses to the profile's study problems, which did not choose them, sampled anew at
-each temperature; beside them stand the heads that each sample would have chosen. Labels are the probe's. Writes
+each temperature; beside them stand the heads that the probe took one after the other, each time the one that helped
+most, and those that each sample would have chosen. Labels are the probe's. Writes
 `head_stability.md` into the profile's results folder.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from attnpo.environment import checkout_root
 from attnpo.files import atomic_write_text
 from attnpo.method.attention import all_heads
-from attnpo.method.ranking import ensemble_ranking_accuracy, step_ranking_accuracy
+from attnpo.method.ranking import ensemble_ranking_accuracy, ranking_difference, step_ranking_accuracy
 from attnpo.probing.heads import HeadRanking
 from attnpo.probing.probe import label_responses, labeler_for, sample_responses, score_labelled
 from attnpo.report.formats import markdown_grid
@@ -46,6 +47,7 @@ def main(name: str) -> None:
     model, tokenizer = load_model(profile.model)
     heads = all_heads(model)
     of_probe = [heads.index(head) for head in chosen.top(probe.heads)]
+    greedy = [heads.index(head) for head in chosen.greedy[: probe.heads]]
     by_probe = torch.tensor([next(h.sra for h in chosen.heads if (h.layer, h.head) == head) for head in heads])
     problems = load_problems(profile.data, study.split)[: study.problems]
     items = {problem.id: problem for problem in problems}
@@ -68,6 +70,8 @@ def main(name: str) -> None:
         for title, rows in (("SRA of their mean", of_probe), ("of the mean of this sample's best", best)):
             mean = ensemble_ranking_accuracy(scores, essential, rows, n_resamples=probe.bootstrap, seed=SEED)
             line[title] = _interval(mean.sra, mean.low, mean.high)
+        less = ranking_difference(scores, essential, greedy, of_probe, probe.bootstrap, seed=SEED)
+        line["greedily chosen heads less these"] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*less).replace("-", "−")
         line["this sample's best"] = " ".join(str(heads[row]) for row in best)
         ranks = pd.Series(ranking.sra.numpy()).corr(pd.Series(by_probe.numpy()), method="spearman")
         line["rank correlation with the probe"] = f"{ranks:.3f}"
@@ -76,7 +80,8 @@ def main(name: str) -> None:
     about = (
         f"Responses to {len(problems)} {study.split} problems, {study.samples} each, sampled anew at each temperature; "
         f"the probe asked {probe.split} problems at T = {probe.temperature:g}. Profile `{profile.name}`, made by "
-        "`reproduce/head_stability.py`. 95 % intervals over responses."
+        "`reproduce/head_stability.py`. 95 % intervals over responses. Chosen greedily: "
+        f"{' '.join(str(heads[row]) for row in greedy)}."
     )
     text = f"# The probe's heads on other samples\n\n{about}\n\n{grid}\n"
     atomic_write_text(results / "head_stability.md", text)

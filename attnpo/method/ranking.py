@@ -43,27 +43,9 @@ def step_ranking_accuracy(
     Raises:
         AttnPOError: no pair at all, shapes that do not fit, or a score that is NaN for some heads only.
     """
-    if len(scores) != len(essential):
-        raise AttnPOError(f"{len(scores)} responses with scores, {len(essential)} with labels: give one label per step")
-    if not 0 < confidence < 1 or n_resamples < 1:
-        raise AttnPOError(f"confidence {confidence}, n_resamples {n_resamples}: give one in (0, 1) and at least 1")
-    counted = [_wins(score, label, place) for place, (score, label) in enumerate(zip(scores, essential, strict=True))]
-    counted = [(wins, n_pairs) for wins, n_pairs in counted if n_pairs]
-    if not counted:
-        raise AttnPOError(
-            f"no response of {len(scores)} has both an essential and a redundant step: label more responses"
-        )
-    wins = torch.stack([w for w, _ in counted])  # (N, H)
-    pairs = torch.tensor([n for _, n in counted], dtype=torch.float64)
-    n = len(counted)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (n_resamples, n), generator=generator)
-    times = torch.zeros(n_resamples, n, dtype=torch.float64)
-    times.scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn))
-    resampled = (times @ wins) / (times @ pairs)[:, None]
-    tail = (1 - confidence) / 2
-    low, high = torch.quantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return StepRankingAccuracy(wins.sum(0) / pairs.sum(), low, high, int(pairs.sum()), n)
+    wins, pairs, resampled = _resampled(scores, essential, n_resamples, confidence, seed)
+    low, high = _interval(resampled, confidence)
+    return StepRankingAccuracy(wins.sum(0) / pairs.sum(), low, high, int(pairs.sum()), len(pairs))
 
 
 def ensemble_ranking_accuracy(
@@ -85,6 +67,31 @@ def ensemble_ranking_accuracy(
     if not rows or not all(0 <= row < n_heads for row in rows):
         raise AttnPOError(f"rows {list(rows)}: give at least one from 0 to {n_heads - 1}")
     return step_ranking_accuracy([score[list(rows)].mean(0, keepdim=True) for score in scores], essential, **options)
+
+
+def ranking_difference(
+    scores: Sequence[Tensor],
+    essential: Sequence[Tensor],
+    one: Sequence[int],
+    other: Sequence[int],
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """SRA of the mean score of some heads less that of others, over the same responses, and the ends of its interval.
+
+    Args:
+        scores, essential, n_resamples, confidence, seed: as in `step_ranking_accuracy`.
+        one, other: rows of each (H, K).
+
+    Raises:
+        AttnPOError: as `step_ranking_accuracy`.
+    """
+    means = [torch.stack([score[list(rows)].mean(0) for rows in (one, other)]) for score in scores]
+    wins, pairs, resampled = _resampled(means, essential, n_resamples, confidence, seed)
+    value = wins.sum(0) / pairs.sum()
+    low, high = _interval(resampled[:, 0] - resampled[:, 1], confidence)
+    return float(value[0] - value[1]), float(low), float(high)
 
 
 def greedy_rows(scores: Sequence[Tensor], essential: Sequence[Tensor], n: int) -> list[int]:
@@ -113,6 +120,38 @@ def greedy_rows(scores: Sequence[Tensor], essential: Sequence[Tensor], n: int) -
         won[chosen] = -1
         chosen.append(int(won.argmax()))
     return chosen
+
+
+def _resampled(
+    scores: Sequence[Tensor], essential: Sequence[Tensor], n_resamples: int, confidence: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of N responses with pairs: wins of each head (N, H), pairs (N,), and SRA of each resample (n_resamples, H)."""
+    if len(scores) != len(essential):
+        raise AttnPOError(f"{len(scores)} responses with scores, {len(essential)} with labels: give one label per step")
+    if not 0 < confidence < 1 or n_resamples < 1:
+        raise AttnPOError(f"confidence {confidence}, n_resamples {n_resamples}: give one in (0, 1) and at least 1")
+    counted = [_wins(score, label, place) for place, (score, label) in enumerate(zip(scores, essential, strict=True))]
+    counted = [(wins, n_pairs) for wins, n_pairs in counted if n_pairs]
+    if not counted:
+        raise AttnPOError(
+            f"no response of {len(scores)} has both an essential and a redundant step: label more responses"
+        )
+    wins = torch.stack([w for w, _ in counted])  # (N, H)
+    pairs = torch.tensor([n for _, n in counted], dtype=torch.float64)
+    n = len(counted)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (n_resamples, n), generator=generator)
+    times = torch.zeros(n_resamples, n, dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn))
+    resampled = (times @ wins) / (times @ pairs)[:, None]
+    return wins, pairs, resampled
+
+
+def _interval(resampled: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
+    """The ends of the percentile interval, over the first dimension."""
+    tail = (1 - confidence) / 2
+    low, high = torch.quantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
 
 
 def _wins(scores: Tensor, essential: Tensor, response: int) -> tuple[Tensor, int]:

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import AttnPOError
-from attnpo.method.ranking import ensemble_ranking_accuracy, greedy_rows, step_ranking_accuracy
+from attnpo.method.ranking import (
+    ensemble_ranking_accuracy,
+    greedy_rows,
+    ranking_difference,
+    step_ranking_accuracy,
+)
 
 
 def test_pairs_are_counted_by_hand():
@@ -136,3 +141,18 @@ def test_bad_input_is_named():
         step_ranking_accuracy([score, score], [label, label[:2]])
     with pytest.raises(AttnPOError, match="confidence 95"):
         step_ranking_accuracy([score], [label], confidence=95)
+
+
+def test_a_difference_is_over_the_same_responses() -> None:
+    """Head 0 ranks rightly what head 1 does, and in every other response one pair of two more."""
+    scores, labels = [], []
+    for n in range(20):
+        right = torch.tensor([3.0, 1.0, 2.0])
+        scores.append(torch.stack([right, right if n % 2 else torch.tensor([3.0, 4.0, 2.0])]))
+        labels.append(torch.tensor([True, False, False]))
+    value, low, high = ranking_difference(scores, labels, [0], [1], n_resamples=400)
+    apart = [step_ranking_accuracy([score[[row]] for score in scores], labels) for row in (0, 1)]
+    assert value == pytest.approx(apart[0].sra.item() - apart[1].sra.item()) == pytest.approx(0.25)
+    assert 0.12 < low < value < high < 0.38  # half of the responses differ, by a half: a binomial of 20
+    assert ranking_difference(scores, labels, [0, 1], [1, 0]) == (0, 0, 0)
+    assert ranking_difference(scores, labels, [1], [0], n_resamples=400)[0] == -value
