@@ -170,6 +170,7 @@ def test_numbers_of_an_evaluation(
         ("methods.rloo.grpo", {"output_dir": "x"}, "methods.rloo.grpo: 'output_dir' is not for grpo"),
         ("train.grpo", {"max_steps": 3}, "'max_steps' is not for grpo: set train.steps"),
         ("train.grpo", {"push_to_hub": True}, "'push_to_hub' is not for grpo: `attnpo push` uploads a trained model"),
+        ("train.grpo", {"hub_token": "x"}, "'hub_token' is not for grpo: `attnpo push` uploads a trained model"),
         ("train.grpo", {"learning_rate": 1e-5}, "'learning_rate' is not for grpo: set train.learning_rate"),
         ("methods.rloo.grpo", {"seed": 3}, "'seed' is not for grpo: set seeds"),
         ("methods.rloo.tune", [{"grpo": {"heads": [[0, 0]]}}], "methods.rloo.tune[0].grpo: 'heads' is not for grpo"),

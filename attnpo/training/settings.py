@@ -50,6 +50,15 @@ class GRPONumbers:
         return {name: value for name, value in arguments.items() if name in cls.__dataclass_fields__}
 
 
+_TO_HUB = (
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_token",
+    "hub_private_repo",
+    "hub_always_push",
+    "hub_revision",
+)
 _OURS = {
     "output_dir": "the checkpoints lie in the run's folder, where resuming looks for them",
     "resume_from_checkpoint": "a run goes on from its last checkpoint by itself",
@@ -59,7 +68,7 @@ _OURS = {
     "save_total_limit": "the last two checkpoints are kept",
     "logging_steps": "every step is logged",
     "logging_strategy": "every step is logged",
-    "push_to_hub": "`attnpo push` uploads a trained model, with its results on its card",
+    **dict.fromkeys(_TO_HUB, "`attnpo push` uploads a trained model, with its results on its card"),
     "max_steps": "set train.steps",
     "num_train_epochs": "set train.steps",
     "seed": "set seeds",
