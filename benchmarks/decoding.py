@@ -1,10 +1,9 @@
-"""What it saves in decoding to take rows that have ended out of the batch, and to read keys once a group of heads.
+"""What each part of `attnpo.sampling.fast` saves in decoding.
 
 python benchmarks/decoding.py                          # the embedded model on a CPU
 python benchmarks/decoding.py --model MODEL --device cuda --max-tokens 4096
 
-Three ways take turns in one run, on one batch of prompts: `generate` as it is, under
-`attnpo.sampling.decoding.SkipFinishedRows`, and under that and `attnpo.sampling.grouped.GroupedDecoding`.
+Four ways take turns in one run, on one batch of prompts: `generate` as it is, and with one part more each time.
 `same_tokens` is the share of responses that come out as in the first. Prints JSON: each way's time over the first's
 (less is better), in each repeat, and the median.
 """
@@ -21,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.sampling.decoding import SkipFinishedRows
+from attnpo.sampling.fast import fast_decoding
 from attnpo.sampling.grouped import GroupedDecoding
 from attnpo.testbed import MODEL_DIR, problems
 
@@ -61,7 +61,11 @@ def main() -> None:
         with GroupedDecoding(model):
             return skipping()
 
-    ways = {"skipping": skipping, "skipping_and_grouped": grouped}
+    def all_of_it() -> torch.Tensor:
+        with fast_decoding(model, eos):
+            return generate()
+
+    ways = {"ended rows skipped": skipping, "and keys not repeated": grouped, "and room in the cache": all_of_it}
     ratios: dict[str, list[float]] = {name: [] for name in ways}
     same: dict[str, float] = {}
     for _ in range(args.repeats + 1):

@@ -9,8 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.sampling.grouped import GroupedDecoding
+from attnpo.sampling.fast import fast_decoding
 from attnpo.sampling.models import context_of, free_memory
 from attnpo.sampling.sampler import Sample, Sampler, check_room, cut_at_end
 
@@ -105,7 +104,7 @@ def sample(
     how: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, **(options or {})}
     if temperature == 0:
         how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    with GroupedDecoding(model), SkipFinishedRows(model, ends):
+    with fast_decoding(model, ends):
         output = model.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=mask,

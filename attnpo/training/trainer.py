@@ -61,8 +61,7 @@ from attnpo.method.scores import Response, in_batches, score_batch, scoring_pass
 from attnpo.method.selection import SelectionConfig, batch_factors
 from attnpo.method.steps import TokenSteps, align_steps, token_bytes_table
 from attnpo.rewards import REWARDS, Context, arguments_of, context_fields, shape_rewards
-from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.sampling.grouped import GroupedDecoding
+from attnpo.sampling.fast import fast_decoding
 from attnpo.training.answers import accuracies, as_table, not_correctness, split_places, step_places
 from attnpo.training.batches import ORDERLESS_LOSSES, of_like_length, span
 from attnpo.training.callbacks import RewardState, ScoringShare
@@ -143,8 +142,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._n_sampled = 0  # tokens of this process since they were logged
         if not self.args.use_vllm:
             unwrapped = self.accelerator.unwrap_model(self.model)
-            SkipFinishedRows(unwrapped, self.generation_config.eos_token_id)
-            GroupedDecoding(unwrapped)
+            fast_decoding(unwrapped, self.generation_config.eos_token_id)  # for good
         self.add_callback(ScoringShare(self))
         self.add_callback(RewardState(self))
 
