@@ -338,9 +338,7 @@ def heads_heatmap(ranking: HeadRanking, path: Path) -> list[Path]:
         ranking: from the probe.
         path: of the figure, without ending; .png and .svg are written.
     """
-    grid = np.full((1 + max(h.layer for h in ranking.heads), 1 + max(h.head for h in ranking.heads)), np.nan)
-    for h in ranking.heads:
-        grid[h.layer, h.head] = h.sra
+    grid = ranking.matrix()
     layers, width = grid.shape
     with mpl.rc_context(RC):
         figure = Figure(figsize=(max(2.6, 0.9 + 0.36 * width), max(1.6, 0.8 + 0.3 * layers)), layout="constrained")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 
 import attnpo.report.figures as figures
+from attnpo.probing.heads import HeadRanking
 from attnpo.report.figures import Bar
 from attnpo.report.rendered import Rendered, quick, some
 from attnpo.report.selection import read_derived
@@ -22,13 +22,9 @@ def draw_heads(profile: Profile, results_dir: Path) -> Rendered:
     """Ranking of the heads, ensemble curve, intervention: those that have been run."""
     folder = results_dir / "figures"
     made, n = [], []
-    heat = folder / "heads.png"
     for probe in read_derived(results_dir, "runs").query("kind == 'probe'")["run_id"]:
-        for figure in (results_dir / "raw" / probe / "figures").glob("heads.*"):
-            folder.mkdir(exist_ok=True)
-            shutil.copyfile(figure, folder / figure.name)
-    if heat.is_file():
-        made.append((heat, "Step Ranking Accuracy of every head"))
+        ranking = HeadRanking.load(results_dir / "raw" / probe / "heads.json")
+        made.append((figures.heads_heatmap(ranking, folder / "heads")[0], "Step Ranking Accuracy of every head"))
     ensemble = read_derived(results_dir, "ensemble", optional=True)
     if not ensemble.empty:
         looks = {"best": ("attnpo", "by rank"), "greedy": ("oracle", "greedy"), "random": (BASE, "at random")}

@@ -21,6 +21,7 @@ from places import ROOT
 
 from attnpo.cli import main
 from attnpo.errors import AttnPOError
+from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.report import figures, formats
 from attnpo.report.artefacts import ARTEFACTS
 from attnpo.report.evaluated import describe_trade_off, verdict
@@ -90,10 +91,8 @@ def output(job: Job, folder: Path) -> list[Path]:
     elif job.kind == "responses":
         (folder / "responses.jsonl").write_text("{}\n")
     elif job.kind == "probe":
-        (folder / "heads.json").write_text("{}")
-        (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / "heads.png").write_bytes(b"png")
-        (folder / "figures" / "heads.svg").write_bytes(b"svg")
+        ranked = tuple(RankedHead(0, head, 0.5 + head / 8, 0.4, 1.0) for head in range(4))
+        HeadRanking("fake", None, "corrected", 1, "made up", 9, 99, ranked).save(folder / "heads.json")
     return [path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "manifest.json")]
 
 
