@@ -109,9 +109,9 @@ def _of_now(record: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
         return record
     if "rewards/shaped/mean" not in record:
         record = record.rename(columns={f"rewards/correctness/{m}": f"rewards/shaped/{m}" for m in ("mean", "std")})
-    section, lengths = spec["train"], CURVES["tokens"]
-    if SAMPLED not in record and lengths in record and not {"exits", "answers", "openings"} & set(spec["settings"]):
-        record = record.assign(**{SAMPLED: record[lengths] * section["prompts_per_step"] * section["group_size"]})
+    train, settings, lengths = spec.get("train"), spec.get("settings", {}), CURVES["tokens"]
+    if SAMPLED not in record and lengths in record and train and not {"exits", "answers", "openings"} & set(settings):
+        record = record.assign(**{SAMPLED: record[lengths] * train["prompts_per_step"] * train["group_size"]})
     return record
 
 
