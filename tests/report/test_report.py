@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from attnpo.cli import main
 from attnpo.errors import AttnPOError
 from attnpo.evaluation.tasks import task_groups
 from attnpo.files import atomic_write_jsonl, atomic_write_text
+from attnpo.probing.heads import HeadRanking, RankedHead
 from attnpo.report import figures, formats, write_report
 from attnpo.report.comparison import read_frontier, write_comparison
 from attnpo.report.labels import spread
@@ -300,7 +300,8 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
 
 def test_figures_are_the_same_to_the_byte(tmp_path: Path) -> None:
     block = build(tmp_path).blocks[0]
-    ranking: Any = SimpleNamespace(heads=[SimpleNamespace(layer=i // 4, head=i % 4, sra=i / 8) for i in range(8)])
+    ranked = tuple(RankedHead(i // 4, i % 4, i / 8, 0.0, 1.0) for i in range(8))
+    ranking = HeadRanking("made up", None, "corrected", 1, "made up", 9, 99, ranked)
     for folder in ("a", "b"):
         figures.pareto(block, tmp_path / folder / "pareto")
         figures.heads_heatmap(ranking, tmp_path / folder / "heads")
