@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,46 +76,32 @@ def phrases(curves: Mapping[str, Sequence[Curve]], path: Path, title: str = "", 
     return _panels(parts, path, title, band)
 
 
-_TRAINED = {
-    "accuracy": ("right and\nnot cut (%)", 100.0),
-    "tokens": ("tokens\nper response", 1.0),
-    "essential": ("essential steps\nper response", 1.0),
-    "redundant": ("redundant steps\nper response", 1.0),
-}
-"""Panel -> its label and the factor to its unit."""
-
-
-def curves(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
+def curves(
+    panels: Mapping[str, Sequence[Curve]],
+    path: Path,
+    title: str = "",
+    band: str = "",
+    along: str = "training step",
+) -> list[Path]:
     """What training does, a panel a figure, with bands over the seeds.
 
     Args:
         panels: `accuracy` (0 to 1; a response that was cut is wrong), `tokens`, `essential`, `redundant` (steps a
-            response) or any other name -> curves over training steps.
+            response) or any other name -> curves.
         path, title, band: as in `phrases`.
+        along: what the curves are over.
     """
-    parts = [(heading, of_panel, scale) for (heading, scale), of_panel in _headed(panels)]
-    return _panels(parts, path, title, band)
-
-
-def costs(panels: Mapping[str, Sequence[Curve]], path: Path, title: str = "", band: str = "") -> list[Path]:
-    """What training does, against what it has cost so far.
-
-    Args:
-        panels: as in `curves`, over the tokens that were sampled so far.
-        path, title, band: as in `phrases`.
-    """
+    names = {
+        "accuracy": ("right and\nnot cut (%)", 100.0),
+        "tokens": ("tokens\nper response", 1.0),
+        "essential": ("essential steps\nper response", 1.0),
+        "redundant": ("redundant steps\nper response", 1.0),
+    }
     parts = []
-    for (heading, scale), of_panel in _headed(panels):
-        thousands = [replace(curve, x=[x / 1000 for x in curve.x]) for curve in of_panel]
-        parts.append((heading, thousands, scale))
-    return _panels(parts, path, title, band, "thousand tokens sampled")
-
-
-def _headed(
-    panels: Mapping[str, Sequence[Curve]],
-) -> list[tuple[tuple[str, float], Sequence[Curve]]]:
-    """Each panel's label and scale, and its curves."""
-    return [(_TRAINED.get(name, (name, 1.0)), of_panel) for name, of_panel in panels.items()]
+    for name, of_panel in panels.items():
+        heading, scale = names.get(name, (name, 1.0))
+        parts.append((heading, of_panel, scale))
+    return _panels(parts, path, title, band, along)
 
 
 def stability(heads: Sequence[Curve], key_focus: Collection[str], path: Path, title: str = "") -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,25 +42,34 @@ _COST = [
 
 def draw_curves(profile: Profile, results_dir: Path) -> Rendered:
     """What training does, how soon the methods are short, and what they cost."""
-    columns = {panel: CURVES[name] for panel, name in _PANELS.items()}
+    logs = chosen(profile, read_derived(results_dir, "curves"))
+    panels = {panel: CURVES[name] for panel, name in _PANELS.items()}
     title = f"Rollouts in training, running mean of {WINDOW} steps"
-    drawn, n = _in_groups(profile, results_dir, "fig_curves", "curves", figures.curves, columns, title)
+    drawn = _in_groups(profile, results_dir, "fig_curves", "curves", figures.curves, logs, panels, title)
     some(drawn, "no training run is finished")
-    panels = {panel: columns[panel] for panel in ("accuracy", "tokens")}
-    title = f"Rollouts at equal cost of training, running mean of {WINDOW} steps"
-    drawn += _in_groups(profile, results_dir, "fig_curves", "cost", figures.costs, panels, title, SAMPLED)[0]
+    if SAMPLED in logs:
+        known = logs[logs[SAMPLED].notna()]
+        panels = {panel: panels[panel] for panel in ("accuracy", "tokens")}
+        title = f"Rollouts at equal cost of training, running mean of {WINDOW} steps"
+        draw = functools.partial(figures.curves, along="thousand tokens sampled")
+        drawn += _in_groups(profile, results_dir, "fig_curves", "cost", draw, known, panels, title, SAMPLED)
     table = training_table(profile, read_derived(results_dir, "estimates", optional=True))
     if table is not None:
         write_table(table, results_dir, "fig_curves")
-    return Rendered([] if table is None else [table], drawn, n)
+    return Rendered([] if table is None else [table], drawn, _runs_behind(logs))
 
 
 def draw_phrases(profile: Profile, results_dir: Path) -> Rendered:
     """Phrases over training."""
+    logs = chosen(profile, read_derived(results_dir, "curves"))
     title = f"Phrases in training, mean of {WINDOW} steps"
-    drawn, n = _in_groups(profile, results_dir, "fig_phrases", "phrases", figures.phrases, PHRASES, title)
+    drawn = _in_groups(profile, results_dir, "fig_phrases", "phrases", figures.phrases, logs, PHRASES, title)
     some(drawn, "no training log with counts of phrases; train again with this version")
-    return Rendered([], drawn, n)
+    return Rendered([], drawn, _runs_behind(logs))
+
+
+def _runs_behind(logs: pd.DataFrame) -> str:
+    return f"n = {len(logs[['method', 'seed']].drop_duplicates())} training runs"
 
 
 def training_curves(
@@ -72,14 +82,15 @@ def training_curves(
         column: what is drawn, such as `steps/redundant`.
         labels: method -> label, in order; those that are not in the table are left out.
         window: training steps of a running mean, see `attnpo.statistics.training.seed_curves`.
-        cost: column of what a step costs: each step stands where its seeds' mean cost so far is; None: at its number.
+        cost: column of what a step costs: each step stands where its seeds' mean cost so far is, in thousands; None: at
+            its number.
     """
     found = []
     for method, label in labels.items():
         rows = table[table["method"] == method]
         if rows[column].notna().any():
             along = seed_curves(rows, column, window)
-            places = along.index if cost is None else seed_curves(rows, cost)["mean"].cumsum().loc[along.index]
+            places = along.index if cost is None else seed_curves(rows, cost)["mean"].cumsum().loc[along.index] / 1000
             found.append(Curve(method, label, list(places), *(list(along[c]) for c in ("mean", "min", "max"))))
     return found
 
@@ -90,26 +101,23 @@ def _in_groups(
     artefact: str,
     stem: str,
     draw: Callable[[dict[str, list[Curve]], Path, str, str], list[Path]],
+    logs: pd.DataFrame,
     columns: Mapping[str, str],
     title: str,
     cost: str | None = None,
-) -> tuple[list[tuple[Path, str]], str]:
-    """A figure `stem` for each of the groups to draw, of panel -> column of the training logs; and n.
+) -> list[tuple[Path, str]]:
+    """A figure `stem` for each of the groups to draw, of panel -> column of the training logs.
 
     The curves of a figure are of the seeds that all its methods have: methods with the same seed see the same prompts.
     Where there are none, each has its own.
     """
-    table = chosen(profile, read_derived(results_dir, "curves"))
-    if cost is not None:
-        table = table[table[cost].notna()] if cost in table else table.iloc[:0]
-    n = f"n = {len(table[['method', 'seed']].drop_duplicates())} training runs"
-    logged = {panel: column for panel, column in columns.items() if column in table and table[column].notna().any()}
+    logged = {panel: column for panel, column in columns.items() if column in logs and logs[column].notna().any()}
     if not logged:
-        return [], n
+        return []
     labels = {name: method.label for name, method in profile.methods.items()}
     made = []
-    for group, methods in groups_to_draw(profile, artefact, set(table["method"])).items():
-        part = table[table["method"].isin(methods)]
+    for group, methods in groups_to_draw(profile, artefact, set(logs["method"])).items():
+        part = logs[logs["method"].isin(methods)]
         shared = set.intersection(*(set(seeds) for _, seeds in part.groupby("method")["seed"]))
         band = "range of each one's seeds"
         if shared:
@@ -118,7 +126,7 @@ def _in_groups(
         panels = {panel: training_curves(part, column, labels, WINDOW, cost) for panel, column in logged.items()}
         shown = f"{title}: {group}" if group else title
         made.append((draw(panels, named(results_dir / "figures" / stem, group), quick(profile, shown), band)[0], shown))
-    return made, n
+    return made
 
 
 def training_table(profile: Profile, estimates: pd.DataFrame) -> Table | None:
