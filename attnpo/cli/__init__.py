@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         SystemExit: from the parser, for --help and for what it cannot parse.
     """
-    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words == ["--version"]:
         print(version())
         return 0
     die_with_runner()
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             "check": check,
         }  # fmt: skip
         code = tyro.extras.subcommand_cli_from_dict(
-            {name: _with_plain_help(command) for name, command in commands.items()},
+            commands | {name: _with_plain_help(commands[name]) for name in words[:1] if name in commands},
             prog="attnpo",
             description="AttnPO: attention-guided process supervision for efficient reasoning. "
             "`attnpo --version` prints the version.",
