@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationMixin
+from transformers import DynamicCache
+
+from attnpo.sampling.until_removed import UntilRemoved, decoder_in
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +26,15 @@ SHARE = 1 / 8
 _BY_ROW = ("input_ids", "attention_mask", "position_ids")
 
 
-class SkipFinishedRows:
+class SkipFinishedRows(UntilRemoved):
     """While in force, `model.generate` spends nothing on rows that have sampled an end token.
 
-    A context manager; without `with`, it holds until `remove`. It acts on decoding steps with a `DynamicCache` and one
-    new token a row. Prefill and training pass through as they are, and so do rows that end by other criteria than an
-    end token. A decoding step that it cannot act on, with a static cache for instance, is left alone too: the first
-    one logs a warning.
+    It acts on decoding steps with a `DynamicCache` and one new token a row. Prefill and training pass through as they
+    are, and so do rows that end by other criteria than an end token. A decoding step that it cannot act on, with a
+    static cache for instance, is left alone too: the first one logs a warning.
 
     Args:
-        model: the model whose `generate` is called, or a wrapper around it (PEFT, DDP). The hooks go to the module
-            inside that decodes, since a wrapper's `generate` calls that one and never the wrapper.
+        model: the model whose `generate` is called, or a wrapper around it (PEFT, DDP).
         eos_token_id: the end tokens that `generate` is given, one or several; None: no row ends.
     """
 
@@ -46,7 +46,7 @@ class SkipFinishedRows:
         self._batch: int | None = None
         self._warned = False
         self._hooks = []
-        decoder = next((module for module in model.modules() if isinstance(module, GenerationMixin)), None)
+        decoder = decoder_in(model)
         if decoder is None:
             self._warn(f"{type(model).__name__} holds no model of transformers that generates")
         else:
@@ -54,12 +54,6 @@ class SkipFinishedRows:
                 decoder.register_forward_pre_hook(self._before, with_kwargs=True),
                 decoder.register_forward_hook(self._after, with_kwargs=True),
             ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
 
     def remove(self) -> None:
         """Leave the model as it was."""

@@ -9,38 +9,33 @@ saved.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, GenerationMixin, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from attnpo.sampling.until_removed import UntilRemoved, decoder_in
 
 _NAME = "attnpo_grouped"
 _STOCK = "sdpa"
 _ONE_GROUP = nn.Module()  # stands for an attention layer whose keys need no repeating
 
 
-class GroupedDecoding:
+class GroupedDecoding(UntilRemoved):
     """While in force, decoding steps of `model` read each key and value once a group of heads.
 
-    A context manager; without `with`, it holds until `remove`. It acts on decoders that were loaded with transformers'
-    `sdpa` and have fewer key-value heads than query heads; others are left as they are. Prefill and training call
-    transformers' function with what they were given.
+    It acts on decoders that were loaded with transformers' `sdpa` and have fewer key-value heads than query heads;
+    others are left as they are. Prefill and training call transformers' function with what they were given.
 
     Args:
         model: the model whose `generate` is called, or a wrapper around it (PEFT, DDP).
     """
 
     def __init__(self, model: nn.Module) -> None:
-        decoder = next((module for module in model.modules() if isinstance(module, GenerationMixin)), None)
+        decoder = decoder_in(model)
         self._decoder = decoder if isinstance(decoder, PreTrainedModel) and _gains(decoder.config) else None
         if self._decoder is not None:
             self._decoder.set_attn_implementation(_NAME)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
 
     def remove(self) -> None:
         """Leave the model as it was."""

@@ -7,36 +7,32 @@ time saved.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationMixin
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from attnpo.sampling.until_removed import UntilRemoved, decoder_in
 
 PLACES = 64
 """Tokens that there is room for at least, and a quarter of those that are there."""
 
 
-class ReservedCache:
+class ReservedCache(UntilRemoved):
     """While in force, the caches that `model.generate` decodes with have room.
 
-    A context manager; without `with`, it holds until `remove`. It acts on the layers of a `DynamicCache` that keep all
-    tokens; those with a sliding window, and other caches, are left as they are.
+    It acts on the layers of a `DynamicCache` that keep all tokens; those with a sliding window, and other caches, are
+    left as they are.
 
     Args:
         model: the model whose `generate` is called, or a wrapper around it (PEFT, DDP).
     """
 
     def __init__(self, model: nn.Module) -> None:
-        decoder = next((module for module in model.modules() if isinstance(module, GenerationMixin)), None)
+        decoder = decoder_in(model)
         hook = self._before
         self._hook = decoder.register_forward_pre_hook(hook, with_kwargs=True) if decoder is not None else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
 
     def remove(self) -> None:
         """Leave the model as it was."""

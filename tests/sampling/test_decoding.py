@@ -6,31 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_sampling import generate
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from attnpo.sampling.decoding import SkipFinishedRows
-from attnpo.testbed import MODEL_DIR, problems
-
-
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(MODEL_DIR).eval()
-
-
-@pytest.fixture(scope="module")
-def batch() -> dict[str, torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, padding_side="left")
-    conversations = [[{"role": "user", "content": p.text}] for p in problems.load("test")[:16]]
-    return tokenizer.apply_chat_template(
-        conversations, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    )
-
-
-def generate(model: PreTrainedModel, batch: dict[str, torch.Tensor], **options: Any) -> torch.Tensor:
-    torch.manual_seed(0)
-    options = {"do_sample": True, "top_k": 0, "max_new_tokens": 300, "pad_token_id": 0} | options
-    return model.generate(**batch, **options)  # type: ignore[operator]
+from attnpo.testbed import MODEL_DIR
 
 
 class Rows:

@@ -6,33 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from small_sampling import generate
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, MistralConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, MistralConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from attnpo.sampling.fast import fast_decoding
 from attnpo.sampling.reserved import PLACES, ReservedCache, RoomyLayer
-from attnpo.testbed import MODEL_DIR, problems
-
-
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(MODEL_DIR).eval()
-
-
-@pytest.fixture(scope="module")
-def batch() -> dict[str, torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR, padding_side="left")
-    conversations = [[{"role": "user", "content": p.text}] for p in problems.load("test")[:12]]
-    return tokenizer.apply_chat_template(
-        conversations, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    )
-
-
-def generate(model: Any, batch: dict[str, torch.Tensor], **options: Any) -> Any:
-    torch.manual_seed(0)
-    options = {"do_sample": True, "top_k": 0, "max_new_tokens": 200, "pad_token_id": 0} | options
-    return model.generate(**batch, **options)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +31,14 @@ def test_same_tokens(model: PreTrainedModel, batch: dict[str, torch.Tensor], opt
 def test_keys_are_copied_where_the_room_ends_and_not_at_each_token(
     model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> None:
+    exactly: dict[str, Any] = {"return_dict_in_generate": True, "min_new_tokens": 200, "max_new_tokens": 200}
     with ReservedCache(model):
-        output = generate(model, batch, return_dict_in_generate=True, min_new_tokens=200)
+        output = generate(model, batch, **exactly)
     layers = output.past_key_values.layers
     assert {type(layer) for layer in layers} == {RoomyLayer}
     prompt, length = batch["input_ids"].shape[1], layers[0].keys.shape[2]
     assert length == prompt + 199  # the last token's are not needed any more
-    plain = generate(model, batch, return_dict_in_generate=True, min_new_tokens=200).past_key_values.layers
+    plain = generate(model, batch, **exactly).past_key_values.layers
     for layer, other in zip(layers, plain, strict=True):
         assert type(other) is DynamicLayer
         torch.testing.assert_close(layer.keys, other.keys)
